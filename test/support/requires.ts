@@ -1,0 +1,66 @@
+/**
+ * Suites that need something this machine may not have: a browser, a server, strace. Absent, the suite does not run and says so by name at the
+ * end of the test run (reporter.ts); with REJOIN_TEST=all its absence is a failure.
+ */
+import { accessSync, constants } from 'node:fs'
+import { delimiter, join } from 'node:path'
+import { describe, it } from 'vitest'
+
+declare module 'vitest' {
+  interface TaskMeta {
+    /** Set on the place-holder of a suite that did not run: what it lacks. */
+    notRun?: string
+  }
+}
+
+/** Looks for what a suite needs. Undefined: it is here; otherwise why it is not, in words. */
+export type Probe = () => string | undefined
+
+/** A `describe` for suites that need `name`. The body is only evaluated when the probe finds it. */
+export function requires(name: string, probe: Probe): (suite: string, body: () => void) => void {
+  const missing = probe()
+  return (suite, body) => {
+    if (missing === undefined) describe(suite, body)
+    else describe(suite, () => absent(name, missing))
+  }
+}
+
+function absent(name: string, missing: string): void {
+  const reason = `${name}: ${missing}`
+  if (process.env['REJOIN_TEST'] === 'all') {
+    it(`has ${name}`, { meta: { notRun: reason } }, () => {
+      throw new Error(`REJOIN_TEST=all wants every suite to run, but this one lacks ${reason}`)
+    })
+    return
+  }
+  it(`not run: ${reason}`, { meta: { notRun: reason } }, (test) => test.skip(reason))
+}
+
+/** The probe of a program: one of `names`, absolute or on PATH (and where Debian keeps server programs). */
+export function program(...names: string[]): Probe {
+  return () => (findProgram(...names) === undefined ? `no ${names.join(' or ')} on this machine` : undefined)
+}
+
+/** The first of `names` that can be executed, as a path. */
+export function findProgram(...names: string[]): string | undefined {
+  const folders = [...(process.env['PATH'] ?? '').split(delimiter), '/usr/sbin', '/sbin', '/usr/lib/postgresql/15/bin', '/usr/lib/postgresql/17/bin']
+  const paths = names.flatMap((name) => (name.includes('/') ? [name] : folders.filter((folder) => folder !== '').map((folder) => join(folder, name))))
+  return paths.find(isExecutable)
+}
+
+function isExecutable(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK)
+    return true
+  } catch {
+    return false
+  }
+}
+
+/** Debian's Chromium, or the one that CHROMIUM names. */
+export const chromiumPath: string | undefined = findProgram(...[process.env['CHROMIUM'] ?? [], 'chromium', 'chromium-browser', 'google-chrome'].flat())
+
+/** `describe` of suites that need a Chromium. */
+export const describeChromium: (suite: string, body: () => void) => void = requires('Chromium', () =>
+  chromiumPath === undefined ? 'no chromium on this machine (apt-get install chromium)' : undefined,
+)
