@@ -5,7 +5,8 @@
 /** What a client does by itself: send again after backoff, keep the outbox until the grant changes, or give up and say so. */
 export type Retry = 'again' | 'hold' | 'never'
 
-interface ErrorRow {
+/** What the table says of a code. */
+export interface ErrorRow {
   /** Number on the wire. */
   readonly number: number
   readonly retry: Retry
@@ -17,8 +18,15 @@ interface ErrorRow {
   readonly hint: string
 }
 
+/** A code of the table. */
+export type ErrorCode =
+  | 'ok' | 'bad_frame' | 'unsupported_revision' | 'frame_too_large' | 'timeout' | 'unauthorized' | 'expired' | 'forbidden'
+  | 'bad_document' | 'gap' | 'too_large' | 'bad_bytes' | 'bad_key' | 'limit' | 'foreign_client' | 'too_many' | 'overloaded'
+  | 'storage_full' | 'storage_failed' | 'draining' | 'internal' | 'replaced' | 'not_found' | 'not_loaded' | 'store_in_use'
+  | 'store_failed' | 'closed' | 'aborted' | 'bad_option'
+
 /** Code → wire number, retry, close code, HTTP status, hint. PROTOCOL.md §7 is the same table; a test compares them. */
-export const ERRORS = {
+export const ERRORS: Readonly<Record<ErrorCode, ErrorRow>> = {
   ok: { number: 0, retry: 'again', close: 1000, http: 200, hint: 'nothing to do' },
   bad_frame: { number: 1, retry: 'again', close: 4400, http: 400, hint: 'check that both ends speak this protocol, and what stands between them' },
   unsupported_revision: { number: 2, retry: 'never', close: 4406, http: 426, hint: 'upgrade the older of client and relay' },
@@ -48,10 +56,7 @@ export const ERRORS = {
   closed: { number: 26, retry: 'never', close: 4500, http: 500, hint: 'open it again' },
   aborted: { number: 27, retry: 'never', close: 4500, http: 500, hint: 'the AbortSignal given to this call fired' },
   bad_option: { number: 28, retry: 'never', close: 4500, http: 500, hint: 'correct the option' },
-} as const satisfies Record<string, ErrorRow>
-
-/** A code of the table. */
-export type ErrorCode = keyof typeof ERRORS
+}
 
 const byNumber = new Map<number, ErrorCode>(Object.entries(ERRORS).map(([code, row]) => [row.number, code as ErrorCode]))
 
