@@ -1,0 +1,372 @@
+/**
+ * The law of the tree as checks: who may import whom, what may not appear, and that PROTOCOL.md's tables are the code's.
+ */
+import { execFileSync } from 'node:child_process'
+import ts from 'typescript'
+import { describe, expect, it } from 'vitest'
+import { ERRORS } from '#shared/errors.js'
+import { FRAME_TYPES } from '#shared/frames.js'
+import { DEFAULT_LIMITS, WIRE_LIMITS } from '#shared/limits.js'
+import type { Source } from './support/sources.ts'
+import { findCycles, reachable, readSources, readText, root, visit } from './support/sources.ts'
+
+const sources = readSources('packages/shared/src', 'packages/client/src', 'packages/server/src')
+const tests = readSources('test')
+const MAX_LINES = 400
+
+/** Main-thread entries of the relay. What a worker runs is started by URL, not imported, and so not reached from here. */
+const MAIN_THREAD = ['index.ts', 'cli.ts', 'server.ts'].map((file) => `packages/server/src/${file}`)
+
+/** Room of the server → rooms it may import from. Files directly in src are the rooms `pump`, `config`, `server` and so on. */
+const SERVER_ROOMS: Readonly<Record<string, readonly string[]>> = {
+  http: ['relay'],
+  relay: ['log'],
+  log: [],
+  view: ['log', 'pump'],
+  sinks: ['view', 'pump'],
+  sources: ['relay', 'pump'],
+  storage: ['log', 'view'],
+  pump: [],
+}
+
+/** Folders of adapters → the port beside them, and what else an adapter may import. */
+const PORTS: Readonly<Record<string, string>> = {
+  'packages/client/src/stores/': 'store.ts',
+  'packages/client/src/transports/': 'transport.ts',
+  'packages/server/src/sinks/': 'sink.ts',
+  'packages/server/src/sources/': 'source.ts',
+}
+
+describe('the sources', () => {
+  it('were read: the checks below would pass on nothing', () => {
+    for (const [name, atLeast] of [['shared', 5], ['client', 8], ['server', 15]] as const) {
+      expect(inPackage(name).length, `files of ${name}`).toBeGreaterThanOrEqual(atLeast)
+    }
+    expect(sources.flatMap((source) => source.imports).length).toBeGreaterThan(100)
+  })
+
+  it('import only files that exist', () => {
+    const paths = new Set(sources.map((source) => source.path))
+    const broken = each(sources, ({ imports }) => imports.filter(({ file }) => file !== undefined && !paths.has(file)).map(({ specifier }) => specifier))
+    expect(broken).toEqual([])
+  })
+
+  it(`have at most ${MAX_LINES} lines each`, () => {
+    expect(each([...sources, ...tests], ({ text }) => over(text.trimEnd().split('\n').length, MAX_LINES))).toEqual([])
+  })
+
+  it('open with what the file is for', () => {
+    expect(each([...sources, ...tests], ({ text }) => (/^(#!.*\n)?\/\*\*\s+(\* )?\w/u.test(text) ? [] : ['no opening comment']))).toEqual([])
+  })
+
+  it('have named exports only', () => {
+    expect(each(sources, ({ tree }) => defaultExports(tree))).toEqual([])
+  })
+
+  it('have no barrels beside the index files', () => {
+    const isIndex = (path: string): boolean => /^packages\/\w+\/src\/(index(\.\w+)?|wire)\.ts$/u.test(path)
+    expect(each(sources.filter(({ path }) => !isIndex(path)), ({ tree }) => (isBarrel(tree) ? ['only re-exports'] : []))).toEqual([])
+  })
+
+  it('use no enum, any, non-null assertion or namespace', () => {
+    expect(each(sources, ({ tree }) => refusedSyntax(tree))).toEqual([])
+  })
+
+  it('have no import cycles', () => {
+    expect(findCycles(sources)).toEqual([])
+  })
+
+  it('have no names that say nothing', () => {
+    const empty = /(Manager|Service|Helper|Util|Utils|Base|Impl|Subsystem)$/u
+    expect(each(sources, ({ tree }) => declaredNames(tree).filter((name) => empty.test(name)))).toEqual([])
+  })
+})
+
+describe('directions', () => {
+  it('client → shared ← server', () => {
+    const allowed: Readonly<Record<string, readonly string[]>> = { shared: [], client: ['shared'], server: ['shared'] }
+    const wrong = each(sources, ({ path, imports }) => {
+      const own = packageOf(path)
+      return imports.map(({ file }) => file).filter((file) => file !== undefined && packageOf(file) !== own && !allowed[own]?.includes(packageOf(file)))
+    })
+    expect(wrong).toEqual([])
+  })
+
+  it('packages meet through their public paths', () => {
+    const wrong = each(sources, ({ path, imports }) =>
+      imports.filter(({ specifier, file }) => file !== undefined && specifier.startsWith('.') && packageOf(file) !== packageOf(path)).map(({ specifier }) => specifier),
+    )
+    expect(wrong).toEqual([])
+  })
+
+  it('inside the server follow the path of an edit', () => {
+    const wrong = each(inPackage('server'), ({ path, imports }) => {
+      const allowed = SERVER_ROOMS[room(path)]
+      if (allowed === undefined) return []
+      return imports
+        .map(({ file }) => file)
+        .filter((file) => file !== undefined && packageOf(file) === 'server' && room(file) !== room(path) && !allowed.includes(room(file)))
+    })
+    expect(wrong).toEqual([])
+  })
+
+  it('nothing imports server.ts but the entries', () => {
+    const wrong = each(inPackage('server'), ({ path, imports }) =>
+      MAIN_THREAD.includes(path) ? [] : imports.filter(({ file }) => file !== undefined && MAIN_THREAD.includes(file)).map(({ specifier }) => specifier),
+    )
+    expect(wrong).toEqual([])
+  })
+
+  it('an adapter imports its own port and nothing beside it', () => {
+    const wrong = Object.entries(PORTS).flatMap(([folder, port]) =>
+      each(sources.filter(({ path }) => path.startsWith(folder) && path !== folder + port && isAdapter(path, folder)), ({ path, imports }) =>
+        imports.map(({ file }) => file).filter((file) => file !== undefined && packageOf(file) === packageOf(path) && file !== folder + port && !isPrivatePart(path, file)),
+      ),
+    )
+    expect(wrong).toEqual([])
+  })
+
+  it('shared knows neither Node nor the DOM', () => {
+    const globals = new Set(['window', 'document', 'navigator', 'localStorage', 'indexedDB', 'process', 'Buffer', 'WebSocket', 'fetch'])
+    const wrong = each(inPackage('shared'), ({ tree, imports }) => [
+      ...imports.filter(({ specifier }) => specifier.startsWith('node:')).map(({ specifier }) => specifier),
+      ...freeNames(tree).filter((name) => globals.has(name)),
+    ])
+    expect(wrong).toEqual([])
+  })
+})
+
+describe("the relay's main thread", () => {
+  const main = reachable(sources, MAIN_THREAD)
+
+  it('is reached from its entries', () => {
+    expect(main.size).toBeGreaterThan(15)
+    expect([...main.keys()]).toEqual(expect.arrayContaining(['packages/server/src/relay/admission.ts', 'packages/shared/src/codec.ts']))
+  })
+
+  it('never imports yjs as a value in the server: no Y.Doc is built there', () => {
+    expect(each(on(main, 'packages/server/'), ({ path, imports }) => yjsValues(imports).map((name) => `${name} by way of ${main.get(path)?.join(' → ')}`))).toEqual([])
+  })
+
+  it('never reaches Doc in shared', () => {
+    const wrong = each(on(main, 'packages/shared/'), ({ tree, imports }) => [
+      ...yjsValues(imports).filter((name) => name === 'Doc'),
+      ...(yjsValues(imports).length > 0 ? docsBuilt(tree) : []),
+    ])
+    expect(wrong).toEqual([])
+  })
+})
+
+describe('PROTOCOL.md', () => {
+  const page = readText('packages/shared/PROTOCOL.md')
+
+  it('has the frames of the code, with their numbers and directions', () => {
+    const written = table(page, '| type | frame |').map(([type, name, direction]) => ({ name, type: Number(type), direction }))
+    const { client, relay } = frameDirections()
+    const coded = Object.entries(FRAME_TYPES).map(([name, type]) => ({
+      name,
+      type,
+      direction: client.has(name) && relay.has(name) ? 'both' : client.has(name) ? 'client → relay' : 'relay → client',
+    }))
+    expect(coded.length).toBeGreaterThan(15)
+    expect(written).toEqual(coded)
+  })
+
+  it('has the errors of the code', () => {
+    const written = table(page, '| number | code |').map(([number, code, retry, close, http]) => ({ number: Number(number), code, retry, close: Number(close), http: Number(http) }))
+    const coded = Object.entries(ERRORS).map(([code, { number, retry, close, http }]) => ({ number, code, retry, close, http }))
+    expect(coded.length).toBeGreaterThan(20)
+    expect(written).toEqual(coded)
+  })
+
+  it('has the limits of the code', () => {
+    expect(Object.fromEntries(table(page, '| what | default |').map(([what, value]) => [what, value]))).toEqual(limitRows())
+  })
+})
+
+describe('what is committed', () => {
+  /** Spelled in pieces, so that this file does not find itself. */
+  const refused: readonly (readonly [string, RegExp])[] = [
+    ['notes that are not part of the tree', new RegExp(String.raw`\.\./shared/(?:[A-Z][A-Z-]+\.md|da` + 'ta)', 'u')],
+    ['a path of one machine', new RegExp('(?<![\\w.])/(?:wo' + 'rk|ho' + 'me)/\\w', 'u')],
+    ['an issue number', new RegExp('\\bissue' + 's? #?\\d', 'iu')],
+    ['a private tool', new RegExp('/tmp/(?:tb|gc)\\b|issues ' + 'show', 'u')],
+    ['a registry host other than the public one', new RegExp('"resolved": "https?://(?!registry\\.npmjs' + '\\.org/)', 'u')],
+  ]
+
+  it('names nothing of the place where it was written', () => {
+    const files = committedFiles()
+    expect(files.length).toBeGreaterThan(50)
+    const found = files.flatMap((path) => {
+      const text = readText(path)
+      return refused.filter(([, pattern]) => pattern.test(text)).map(([what]) => `${path}: ${what}`)
+    })
+    expect(found).toEqual([])
+  })
+})
+
+function each(files: readonly Source[], problems: (source: Source) => readonly (string | undefined)[]): readonly string[] {
+  return files.flatMap((source) => problems(source).map((problem) => `${source.path}: ${problem}`))
+}
+
+function over(count: number, limit: number): readonly string[] {
+  return count > limit ? [`${count} lines`] : []
+}
+
+function inPackage(name: string): readonly Source[] {
+  return sources.filter(({ path }) => packageOf(path) === name)
+}
+
+function on(ways: ReadonlyMap<string, unknown>, folder: string): readonly Source[] {
+  return sources.filter(({ path }) => path.startsWith(folder) && ways.has(path))
+}
+
+function packageOf(path: string): string {
+  return path.split('/')[1] ?? ''
+}
+
+/** `packages/server/src/relay/x.ts` → relay; `packages/server/src/pump.ts` → pump. */
+function room(path: string): string {
+  return (path.split('/')[3] ?? '').replace(/\.ts$/u, '')
+}
+
+/** In a family, the port and the files that drive every adapter are not adapters. */
+function isAdapter(path: string, folder: string): boolean {
+  return !['forwarder.ts', 'verify.ts', 'merge.ts', 'ingester.ts', 'worker.ts'].includes(path.slice(folder.length))
+}
+
+/** `indexeddb-rows.ts`, or `indexeddb/…`, is a part of the adapter `indexeddb.ts`; parts may import one another. */
+function isPrivatePart(path: string, file: string): boolean {
+  const family = (name: string): string => name.replace(/\.ts$/u, '').replace(/(\/[a-z0-9]+)[-/][a-z0-9-/]+$/u, '$1')
+  return family(path) === family(file)
+}
+
+function yjsValues(imports: Source['imports']): readonly string[] {
+  return imports.filter(({ specifier, typeOnly }) => specifier === 'yjs' && !typeOnly).flatMap(({ names }) => (names.length === 0 ? ['yjs'] : names))
+}
+
+function docsBuilt(tree: ts.SourceFile): readonly string[] {
+  const found: string[] = []
+  visit(tree, (node) => {
+    if (ts.isPropertyAccessExpression(node) && node.name.text === 'Doc') found.push(node.getText())
+  })
+  return found
+}
+
+function defaultExports(tree: ts.SourceFile): readonly string[] {
+  const found: string[] = []
+  visit(tree, (node) => {
+    const modifiers = ts.canHaveModifiers(node) ? (ts.getModifiers(node) ?? []) : []
+    if (ts.isExportAssignment(node) || modifiers.some(({ kind }) => kind === ts.SyntaxKind.DefaultKeyword)) found.push('default export')
+    if (ts.isExportSpecifier(node) && node.name.text === 'default') found.push('default export')
+  })
+  return found
+}
+
+function isBarrel(tree: ts.SourceFile): boolean {
+  return tree.statements.length > 0 && tree.statements.every((node) => ts.isExportDeclaration(node) && node.moduleSpecifier !== undefined)
+}
+
+function refusedSyntax(tree: ts.SourceFile): readonly string[] {
+  const found: string[] = []
+  visit(tree, (node) => {
+    const line = tree.getLineAndCharacterOfPosition(node.pos).line + 1
+    if (ts.isEnumDeclaration(node)) found.push(`enum in line ${line}`)
+    if (node.kind === ts.SyntaxKind.AnyKeyword) found.push(`any in line ${line}`)
+    if (ts.isNonNullExpression(node)) found.push(`! in line ${line}`)
+    if (ts.isModuleDeclaration(node) && (node.flags & ts.NodeFlags.Namespace) !== 0) found.push(`namespace in line ${line}`)
+  })
+  return found
+}
+
+function declaredNames(tree: ts.SourceFile): readonly string[] {
+  const found: string[] = []
+  visit(tree, (node) => {
+    const named = ts.isClassDeclaration(node) || ts.isInterfaceDeclaration(node) || ts.isTypeAliasDeclaration(node) || ts.isFunctionDeclaration(node)
+    if (named && node.name !== undefined) found.push(node.name.text)
+  })
+  return found
+}
+
+/** Names used as values that the file itself does not declare or import: its globals, and a few too many. */
+function freeNames(tree: ts.SourceFile): readonly string[] {
+  const declared = new Set<string>()
+  const used: string[] = []
+  visit(tree, (node) => {
+    if (!ts.isIdentifier(node)) return
+    const { parent } = node
+    const isDeclared =
+      (ts.isVariableDeclaration(parent) || ts.isParameter(parent) || ts.isBindingElement(parent) || ts.isFunctionDeclaration(parent) || ts.isImportSpecifier(parent)) &&
+      parent.name === node
+    if (isDeclared) declared.add(node.text)
+    else if ((ts.isPropertyAccessExpression(parent) && parent.expression === node) || ts.isCallExpression(parent) || ts.isNewExpression(parent)) used.push(node.text)
+  })
+  return used.filter((name) => !declared.has(name))
+}
+
+function frameDirections(): { client: ReadonlySet<string>; relay: ReadonlySet<string> } {
+  const tree = sources.find(({ path }) => path === 'packages/shared/src/frames.ts')?.tree
+  const members = (alias: string): ReadonlySet<string> => {
+    const names = new Set<string>()
+    for (const node of tree?.statements ?? []) {
+      if (!ts.isTypeAliasDeclaration(node) || node.name.text !== alias) continue
+      visit(node.type, (part) => {
+        if (ts.isTypeReferenceNode(part)) names.add(part.typeName.getText().replace(/Frame$/u, '').toLowerCase())
+      })
+    }
+    return names
+  }
+  return { client: members('ClientFrame'), relay: members('RelayFrame') }
+}
+
+function limitRows(): Readonly<Record<string, string>> {
+  const [limits, wire] = [DEFAULT_LIMITS, WIRE_LIMITS]
+  return {
+    message: size(limits.message),
+    'message before welcome': `${size(limits.helloMessage)}, one frame, ${limits.helloMs / 1000} s`,
+    'agent, message, principal strings': [wire.agent, wire.text, wire.principal].map(size).join(', '),
+    token: size(wire.token),
+    'document id': `1 to ${size(wire.documentId)} of UTF-8, no control characters, not \`.\` or \`..\``,
+    'edit, in parts': size(limits.edit),
+    covers: count(wire.covers),
+    'entries in a frame': count(wire.entries),
+    'structs per 256 KiB of an update': count(limits.structs),
+    'depth of a JSON-like value': count(limits.depth),
+    key: size(limits.key),
+    document: size(limits.document),
+    presence: `${size(limits.presence)} a client, ${size(wire.presence)} a frame`,
+    'documents on a socket': count(limits.documents),
+    window: size(limits.window),
+    'outbound, unsent': `${size(limits.outbound)}, then catch-up from the log`,
+    'state fragment': size(limits.fragment),
+  }
+}
+
+function size(bytes: number): string {
+  if (bytes >= 1 << 20) return `${bytes / (1 << 20)} MiB`
+  return bytes >= 1024 ? `${bytes / 1024} KiB` : `${bytes} bytes`
+}
+
+function count(number: number): string {
+  return number.toLocaleString('en-GB')
+}
+
+/** Rows of the Markdown table whose head begins with `head`, as trimmed cells. */
+function table(page: string, head: string): readonly (readonly string[])[] {
+  const lines = page.split('\n')
+  const start = lines.findIndex((line) => line.startsWith(head))
+  if (start < 0) throw new Error(`no table "${head}"`)
+  const rows = lines.slice(start + 2)
+  const end = rows.findIndex((line) => !line.startsWith('|'))
+  return rows.slice(0, end < 0 ? undefined : end).map((line) => line.slice(1, -1).split('|').map((cell) => cell.trim()))
+}
+
+/** Text files under version control; in an unpacked archive, without it, what the packages and the root hold. */
+function committedFiles(): readonly string[] {
+  try {
+    const listed = execFileSync('git', ['ls-files', '-z', '--cached', '--others', '--exclude-standard'], { cwd: root, encoding: 'utf8' })
+    return listed.split('\0').filter((path) => path !== '' && !/\.(bin|png|woff2|ico)$/u.test(path))
+  } catch {
+    return [...sources, ...tests].map(({ path }) => path)
+  }
+}
