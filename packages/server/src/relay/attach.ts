@@ -1,0 +1,102 @@
+/**
+ * How a peer of any kind takes part in a document of the relay (between steps 3 and 6): it pushes edits as an author and reads the log as a reader.
+ * Native sockets, y-websocket sockets and HTTP all come through here, and through nothing else.
+ */
+import type { Access, ChainHash, DocumentId, ErrorCode, IncarnationId, Lineage, Seq } from '@rejoin/shared'
+import type { PushKind } from '@rejoin/shared/wire'
+import type { Entry } from '../log/log.ts'
+
+/** Edits lo..hi of one incarnation as one Yjs update (v1). The document keeps the object until the author has been told, and the bytes must not change meanwhile. */
+export interface Push {
+  readonly author: Author
+  readonly incarnation: IncarnationId
+  readonly lo: number
+  readonly hi: number
+  readonly kind: PushKind
+  readonly covers: readonly { readonly incarnation: IncarnationId; readonly n: number }[]
+  readonly update: Uint8Array
+}
+
+/** A push that was not taken. `expected` is acked + 1. */
+export interface Nack {
+  readonly expected: number
+  readonly code: ErrorCode
+  /** Milliseconds; 0 when the author's own backoff will do. */
+  readonly retryAfter: number
+  readonly message: string
+}
+
+/** Who pushes: one socket's part in one document. Is told of each push exactly once, in order, never from within `push` of a document that is not ready. */
+export interface Author {
+  readonly principal: string
+  /** Read in the synchronous step that puts an update into a batch: it must be true then, not when the push arrived. */
+  readonly access: Access
+  /** Whether extending a Yjs client id that another principal wrote under is refused (`foreign_client`). */
+  readonly strict: boolean
+  /** Asked in that same step: whether this push follows one that was nacked and is passed over without an answer. True means the author was told. */
+  passes(push: Push): boolean
+  /** Durable. `hash` is given when the push became the entry `seq`; without it the push added nothing, or is acknowledged again. */
+  acked(push: Push, seq: Seq, hash: ChainHash | undefined): void
+  nacked(push: Push, nack: Nack): void
+}
+
+/** One entry that a batch made durable. */
+export interface Committed {
+  readonly seq: Seq
+  readonly hash: ChainHash
+  readonly push: Push
+}
+
+/** What one batch added to one document: at least one entry, consecutive. One object for all readers, so what is derived from it may be kept beside it in a WeakMap. */
+export interface Tick {
+  readonly first: Seq
+  readonly last: Seq
+  readonly entries: readonly Committed[]
+  /** The tick as messages of native `entries` and `state` frames, encoded at the first call and shared. */
+  messages(): readonly Uint8Array[]
+}
+
+/** Who reads a document: one socket. */
+export interface Reader {
+  /** Bytes handed to its socket and not yet sent. */
+  readonly buffered: number
+  /** The entries that follow what it has, as they become durable. Told before the authors of the tick are. */
+  tick(tick: Tick): void
+  /** The entries that follow what it has, from the log: at least one. */
+  entries(entries: readonly Entry[]): void
+  /** What follows is no longer retained. Reading stands still until `Subscription.resume(after)`. */
+  trimmed(): void
+}
+
+/** A reader's place in a document. It is given every entry behind `seq` once, in order: from the log until it has caught up, then live; when it has too much unsent, again from the log. */
+export interface Subscription {
+  /** The last entry that was given. */
+  readonly seq: Seq
+  /** Its socket has sent what it held: reading goes on. */
+  drained(): void
+  /** Gives nothing more until `resume`. */
+  suspend(): void
+  /** Goes on behind `after` (default: behind `seq`). */
+  resume(after?: Seq): void
+  /** Gives nothing more, ever. */
+  close(): void
+}
+
+/** A document that is open on the relay. Whoever got it from `RelayCore.hold` calls `release` once. */
+export interface RelayDocument {
+  readonly id: DocumentId
+  /** The handle of the wire: unlike that of any other document open now. */
+  readonly number: number
+  readonly lineage: Lineage
+  readonly epoch: number
+  /** The durable head. */
+  readonly seq: Seq
+  readonly hash: ChainHash
+  /** Takes a push; its author is told what came of it, perhaps before this returns. */
+  push(push: Push): void
+  /** Reads behind `after`, which is at most the head. */
+  subscribe(reader: Reader, after: Seq): Subscription
+  /** Says whether this chain has `hash` at `seq` and still holds what follows. */
+  proves(seq: Seq, hash: ChainHash): Promise<boolean>
+  release(): void
+}
