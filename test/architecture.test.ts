@@ -56,7 +56,7 @@ describe('the sources', () => {
   })
 
   it('open with what the file is for', () => {
-    expect(each([...sources, ...tests], ({ text }) => (/^(#!.*\n)?\/\*\*\s+(\* )?\w/u.test(text) ? [] : ['no opening comment']))).toEqual([])
+    expect(each([...sources, ...tests], ({ text }) => (/^(#!.*\n)?\/\*\*\s+(\* )?\S/u.test(text) ? [] : ['no opening comment']))).toEqual([])
   })
 
   it('have named exports only', () => {
