@@ -67,7 +67,7 @@ export interface SnapshotHead {
   readonly hash: ChainHash
   /** Length of the update in bytes; 0 when seq is 0. */
   readonly bytes: number
-  /** Yjs state vector and delete set at `seq`, encoded as admission keeps them; empty when seq is 0. */
+  /** What a document holds at `seq`, for admission: varUint length of the Yjs state vector, the state vector, the Yjs delete set (both in v1). Empty when seq is 0. */
   readonly admission: Uint8Array
 }
 
@@ -80,44 +80,78 @@ export interface Snapshot {
   readonly admission: Uint8Array
 }
 
-/** Why the log could not. `full`: the disk is full, nothing was written, try later. `failed`: a durability barrier failed, nothing more may be acknowledged: exit. */
-export type LogFailure = 'full' | 'failed'
+/**
+ * Why the log could not. In every case nothing of the call was written.
+ * - `full`: the disk is full; try later.
+ * - `overloaded`: too many bytes already wait to be written; try later.
+ * - `conflict`: not what comes next (a seq, an incarnation's edits, a lineage), as when an earlier batch was refused: open the document again.
+ * - `corrupt`: bytes on the disk fail their checksum; they are not served. Only `document` is affected, at `position` where that is known.
+ * - `failed`: a durability barrier failed or the storage worker died. Nothing more may be acknowledged: exit.
+ */
+export type LogFailure = 'full' | 'overloaded' | 'conflict' | 'corrupt' | 'failed'
 
 /** Thrown (as a rejection) by the port. */
 export class LogError extends Error {
   override readonly name = 'LogError'
   readonly failure: LogFailure
-  constructor(failure: LogFailure, message: string, options?: { cause?: unknown }) {
+  /** The document it is about, where it is about one. */
+  readonly document: DocumentId | undefined
+  /** The entry it is about: a reader of the partition may park the document and go on behind it. */
+  readonly position: Position | undefined
+  constructor(failure: LogFailure, message: string, options?: { cause?: unknown; document?: DocumentId | undefined; position?: Position | undefined }) {
     super(message, options)
     this.failure = failure
+    this.document = options?.document
+    this.position = options?.position
   }
 }
 
-/**
- * The log. One process holds it. The relay calls `open`, `find`, `append`, `read`, `snapshot`; compaction calls `fold`; a reader in a worker opens the same files read-only (../storage).
- */
-export interface Log {
-  /** Random id of this log, 32 hexadecimal digits: another log has another. */
-  readonly id: string
-  /** The document's head; creates its row (partition, lineage) when it is new. */
-  open(document: DocumentId): Promise<DocumentHead>
-  /** acked(document, incarnation), with the seq that the ack named; and the chain hash at `seq` when that entry or snapshot is still there. */
-  find(document: DocumentId, what: { readonly incarnation?: IncarnationId; readonly seq?: Seq }): Promise<{ readonly acked?: { readonly n: number; readonly seq: Seq }; readonly hash?: ChainHash }>
-  /**
-   * Appends all of the batch in one transaction and resolves after its fsync, in the order given. Rejects with `LogError` and then nothing of it was written.
-   * May be called again before the first has resolved: what waits becomes the next transaction.
-   */
-  append(batch: readonly Append[]): Promise<readonly Appended[]>
-  /** Entries of one document after `after`, or of a partition after a position, in order, at least one if there is one, up to `maxBytes`. 'trimmed': what follows `after` is no longer retained. */
-  read(from: ReadFrom, maxBytes: number): Promise<readonly Entry[] | 'trimmed'>
-  /** Bytes [offset, offset + length) of the snapshot with that seq; undefined when another has taken its place. */
-  snapshot(document: DocumentId, seq: Seq, offset: number, length: number): Promise<Uint8Array | undefined>
-  /** Puts a checked snapshot in place and drops folded entries older than `retainedSince` (ms since 1970), in slices. */
-  fold(snapshot: Snapshot, retainedSince: number): Promise<void>
-  /** Waits for what is under way, checkpoints, closes. */
-  close(): Promise<void>
-}
-
+/** Where a reader goes on. */
 export type ReadFrom =
   | { readonly document: DocumentId; readonly after: Seq }
   | { readonly partition: number; readonly after: Position }
+
+/** What of a document is asked for. */
+export interface FindWhat {
+  readonly incarnation?: IncarnationId | undefined
+  readonly seq?: Seq | undefined
+}
+
+/** acked(document, incarnation) with the seq that its ack named; the chain hash at the asked seq, when that entry or snapshot is still there. */
+export interface Found {
+  readonly acked?: { readonly n: number; readonly seq: Seq } | undefined
+  readonly hash?: ChainHash | undefined
+}
+
+/** Reading: what is durable, never what is under way. Never waits behind a commit. Any of these may reject with `corrupt`. */
+export interface LogReader {
+  /** The document's head; undefined when nobody has opened it yet. */
+  head(document: DocumentId): Promise<DocumentHead | undefined>
+  find(document: DocumentId, what: FindWhat): Promise<Found>
+  /** Entries of one document after a seq, or of a partition after a position, in order, at least one if there is one, up to `maxBytes` of updates. 'trimmed': some of what follows `after` is no longer retained. */
+  read(from: ReadFrom, maxBytes: number): Promise<readonly Entry[] | 'trimmed'>
+  /** Bytes [offset, offset + length) of the snapshot with that seq, fewer at its end; undefined when another has taken its place. */
+  snapshot(document: DocumentId, seq: Seq, offset: number, length: number): Promise<Uint8Array | undefined>
+}
+
+/** The log. One process holds it. The relay reads, opens and appends; the compactor folds and trims. */
+export interface Log extends LogReader {
+  /** Random id of this log, 32 hexadecimal digits: another log has another. */
+  readonly id: string
+  /** Resolves once with the `failed` error, after which every call rejects with it: the embedding process exits. Pending for ever otherwise. */
+  readonly failed: Promise<LogError>
+  /** The document's head; creates it (partition, lineage), durably, when it is new. */
+  open(document: DocumentId): Promise<DocumentHead>
+  /**
+   * Appends all of the batch in one transaction and resolves after its fsync, in the order given. Rejects with `LogError` and then nothing of it was written.
+   * May be called again before the first has resolved: what waits becomes the next transaction. Each append must be the next of its document (seq = head + 1)
+   * and of its incarnation (lo ≤ acked + 1, hi > acked); otherwise the batch is a `conflict`. Documents must have been opened.
+   */
+  append(batch: readonly Append[]): Promise<readonly Appended[]>
+  /** Puts a checked snapshot in the place of the one before. Entries stay until trimmed. One that is not newer changes nothing. */
+  fold(snapshot: Snapshot): Promise<void>
+  /** Drops, in slices, folded entries admitted before `before` (ms since 1970) that are not behind position `keepAfter`. Resolves with how many went. */
+  trim(before: number, keepAfter?: Position): Promise<number>
+  /** Waits for what is under way, checkpoints, closes. */
+  close(): Promise<void>
+}
