@@ -26,3 +26,12 @@ export type { BackoffOptions } from './backoff.ts'
 // Values that change
 export { createReadable } from './readable.ts'
 export type { Readable } from './readable.ts'
+
+// What an application declares of its records
+export { boolean, collection, date, defineSchema, json, number, richText, schemaProblem, string, text } from './schema.ts'
+export type { CollectionSchema, Collections, Field, FieldKind, Fields, JsonValue, RecordOf, Schema, ValueOf } from './schema.ts'
+
+// Records
+export { canonicalDate, readDocument, readRecord, toPlain } from './record.ts'
+export type { ReadRecord, RecordValue, Violation } from './record.ts'
+export { canonicalJson } from './canonical.ts'
