@@ -4,7 +4,7 @@
  */
 import type { Access, ChainHash, DocumentId, ErrorCode, IncarnationId, Lineage, Seq } from '@rejoin/shared'
 import type { PushKind } from '@rejoin/shared/wire'
-import type { Entry } from '../log/log.ts'
+import type { SnapshotHead } from '../log/log.ts'
 
 /** Edits lo..hi of one incarnation as one Yjs update (v1). The document keeps the object until the author has been told, and the bytes must not change meanwhile. */
 export interface Push {
@@ -26,24 +26,34 @@ export interface Nack {
   readonly message: string
 }
 
-/** Who pushes: one socket's part in one document. Is told of each push exactly once, in order, never from within `push` of a document that is not ready. */
+/** Who pushes: one socket's part in one document. Is told of each push exactly once (`acked`, `nacked` or `passed`), in the order of its pushes. */
 export interface Author {
   readonly principal: string
   /** Read in the synchronous step that puts an update into a batch: it must be true then, not when the push arrived. */
   readonly access: Access
   /** Whether extending a Yjs client id that another principal wrote under is refused (`foreign_client`). */
   readonly strict: boolean
-  /** Asked in that same step: whether this push follows one that was nacked and is passed over without an answer. True means the author was told. */
-  passes(push: Push): boolean
+  /**
+   * Incarnation → the edit expected next, of those that were nacked; kept by the document. Until a push from that edit on arrives, pushes of the
+   * incarnation are passed over without an answer. Undefined: every push is answered.
+   */
+  readonly gates: Map<IncarnationId, number> | undefined
   /** Durable. `hash` is given when the push became the entry `seq`; without it the push added nothing, or is acknowledged again. */
   acked(push: Push, seq: Seq, hash: ChainHash | undefined): void
   nacked(push: Push, nack: Nack): void
+  /** Passed over behind a nack. */
+  passed(push: Push): void
 }
 
-/** One entry that a batch made durable. */
-export interface Committed {
+/** One entry as a reader is given it; an `Entry` of the log is one. The bytes may be looked at, not kept. */
+export interface Given {
   readonly seq: Seq
   readonly hash: ChainHash
+  readonly update: Uint8Array
+}
+
+/** One entry that a batch has just made durable. */
+export interface Committed extends Given {
   readonly push: Push
 }
 
@@ -63,9 +73,11 @@ export interface Reader {
   /** The entries that follow what it has, as they become durable. Told before the authors of the tick are. */
   tick(tick: Tick): void
   /** The entries that follow what it has, from the log: at least one. */
-  entries(entries: readonly Entry[]): void
+  entries(entries: readonly Given[]): void
   /** What follows is no longer retained. Reading stands still until `Subscription.resume(after)`. */
   trimmed(): void
+  /** The document can no longer be served: it was replaced, or its log is damaged. Nothing follows. */
+  ended(code: ErrorCode, message: string): void
 }
 
 /** A reader's place in a document. It is given every entry behind `seq` once, in order: from the log until it has caught up, then live; when it has too much unsent, again from the log. */
@@ -96,6 +108,10 @@ export interface RelayDocument {
   push(push: Push): void
   /** Reads behind `after`, which is at most the head. */
   subscribe(reader: Reader, after: Seq): Subscription
+  /** The newest snapshot known: a first sync begins there. */
+  readonly snapshot: SnapshotHead
+  /** Bytes [offset, offset + length) of `snapshot`; undefined when another has taken its place, which `snapshot` then names. */
+  fragment(seq: Seq, offset: number, length: number): Promise<Uint8Array | undefined>
   /** Says whether this chain has `hash` at `seq` and still holds what follows. */
   proves(seq: Seq, hash: ChainHash): Promise<boolean>
   release(): void

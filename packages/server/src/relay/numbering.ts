@@ -1,0 +1,106 @@
+/**
+ * Which edits of each incarnation a document has (the table of PROTOCOL.md §5, in step 4): durable, or taken and under way to the log. Bounded: what was
+ * not used lately is asked of the log again.
+ */
+import type { IncarnationId, Seq } from '@rejoin/shared'
+
+/** What is known of one incarnation in one document. */
+export interface Numbered {
+  /** The last edit taken: durable or under way. */
+  taken: number
+  /** The last edit that is durable. */
+  durable: number
+  /** The seq that the ack of `durable` names. */
+  seq: Seq
+  /** Whether the log was asked. When it was not, `taken` is only a lower bound (`covers` of a state push). */
+  known: boolean
+  /** Items under way that name it: it cannot be forgotten meanwhile. */
+  underWay: number
+  /** Used since the last look at it. */
+  used: boolean
+}
+
+/** What a push lo..hi is, after the edits up to `taken`. */
+export function placeOf({ taken }: Numbered, lo: number, hi: number): 'gap' | 'again' | 'next' {
+  if (lo > taken + 1) return 'gap'
+  return hi <= taken ? 'again' : 'next'
+}
+
+/** Incarnations remembered a document, as a count. */
+const KEPT = 1000
+
+/** The incarnations of one document. */
+export class Numbering {
+  readonly #byIncarnation = new Map<IncarnationId, Numbered>()
+
+  /** What is known of `incarnation`, when the log was asked. */
+  get(incarnation: IncarnationId): Numbered | undefined {
+    const numbered = this.#byIncarnation.get(incarnation)
+    if (numbered === undefined || !numbered.known) return undefined
+    numbered.used = true
+    return numbered
+  }
+
+  /** Takes what the log has found. */
+  found(incarnation: IncarnationId, acked: { readonly n: number; readonly seq: Seq } | undefined): void {
+    const numbered = this.#at(incarnation)
+    numbered.known = true
+    if (acked === undefined || acked.n <= numbered.durable) return
+    numbered.durable = acked.n
+    numbered.seq = acked.seq
+    numbered.taken = Math.max(numbered.taken, acked.n)
+  }
+
+  /** Edits up to `n` are under way to the log. */
+  take(incarnation: IncarnationId, n: number): void {
+    const numbered = this.#at(incarnation)
+    numbered.taken = Math.max(numbered.taken, n)
+    numbered.underWay++
+  }
+
+  /** Edits up to `n` are durable. */
+  settle(incarnation: IncarnationId, n: number, seq: Seq): void {
+    const numbered = this.#byIncarnation.get(incarnation)
+    if (numbered === undefined) return
+    numbered.underWay--
+    if (n > numbered.durable) {
+      numbered.durable = n
+      numbered.seq = seq
+    }
+    if (!numbered.known && numbered.underWay === 0) this.#byIncarnation.delete(incarnation)
+  }
+
+  /** Forgets everything: what was under way did not reach the log. */
+  clear(): void {
+    this.#byIncarnation.clear()
+  }
+
+  get size(): number {
+    return this.#byIncarnation.size
+  }
+
+  #at(incarnation: IncarnationId): Numbered {
+    let numbered = this.#byIncarnation.get(incarnation)
+    if (numbered === undefined) {
+      if (this.#byIncarnation.size >= KEPT) this.#forgetOne()
+      numbered = { taken: 0, durable: 0, seq: 0 as Seq, known: false, underWay: 0, used: true }
+      this.#byIncarnation.set(incarnation, numbered)
+    }
+    return numbered
+  }
+
+  /** Second chance: a queue in which whoever was used since its last turn goes to the end. */
+  #forgetOne(): void {
+    let looks = this.#byIncarnation.size
+    for (const [incarnation, numbered] of this.#byIncarnation) {
+      if (looks-- === 0) return
+      if (numbered.underWay === 0 && !numbered.used) {
+        this.#byIncarnation.delete(incarnation)
+        return
+      }
+      numbered.used = false
+      this.#byIncarnation.delete(incarnation)
+      this.#byIncarnation.set(incarnation, numbered)
+    }
+  }
+}
