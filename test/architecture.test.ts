@@ -330,6 +330,7 @@ function limitRows(): Readonly<Record<string, string>> {
     'edit, in parts': size(limits.edit),
     covers: count(wire.covers),
     'entries in a frame': count(wire.entries),
+    'frames in a message': count(wire.frames),
     'structs per 256 KiB of an update': count(limits.structs),
     'depth of a JSON-like value': count(limits.depth),
     key: size(limits.key),

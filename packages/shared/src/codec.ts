@@ -5,18 +5,28 @@ import { ByteReader, ByteWriter } from './bytes.ts'
 import { ERRORS, errorCode } from './errors.ts'
 import type { ErrorCode } from './errors.ts'
 import { FRAME_TYPES } from './frames.ts'
-import type { Access, Frame, OpenFrame, OpenMode, PushFrame, PushKind, StateFrame } from './frames.ts'
+import type { Access, ClientFrame, Frame, OpenFrame, OpenMode, PushFrame, PushKind, RelayFrame, StateFrame } from './frames.ts'
 import type { ChainHash, Cursor, IncarnationId, Lineage, Seq } from './ids.ts'
 import { DEFAULT_LIMITS, WIRE_LIMITS } from './limits.ts'
 
 const ACCESS: readonly [Access, ...Access[]] = ['none', 'read', 'write']
 const MODES: readonly [OpenMode, ...OpenMode[]] = ['resumed', 'full', 'replaced']
 const KINDS: readonly [PushKind, ...PushKind[]] = ['edit', 'state']
+const CLIENT_ONLY: ReadonlySet<number> = new Set([FRAME_TYPES.hello, FRAME_TYPES.auth, FRAME_TYPES.open, FRAME_TYPES.close, FRAME_TYPES.push])
+const RELAY_ONLY: ReadonlySet<number> = new Set(Object.values(FRAME_TYPES).filter((type) => type >= FRAME_TYPES.welcome))
 const EDIT = DEFAULT_LIMITS.edit
 const FRAGMENT = DEFAULT_LIMITS.fragment
 
 /** What a message held: its frames in order, and how many of a type unknown here were skipped; or why it is not this protocol. */
-export type Decoded = { readonly type: 'frames'; readonly frames: readonly Frame[]; readonly skipped: number } | { readonly type: 'bad'; readonly reason: string }
+export type Decoded<F extends Frame = Frame> = { readonly type: 'frames'; readonly frames: readonly F[]; readonly skipped: number } | { readonly type: 'bad'; readonly reason: string }
+
+/** What a reader holds a message to. */
+export interface DecodeOptions {
+  /** Bytes. @default 1 MiB */
+  readonly maxMessage?: number | undefined
+  /** Which end sent it: a frame that only the other end sends is then bad, before its body costs anything. @default either */
+  readonly from?: 'client' | 'relay' | undefined
+}
 
 /** Gathers frames into a message, in one buffer that is reused. */
 export interface FrameWriter {
@@ -58,11 +68,11 @@ export function encodeFrames(frames: readonly Frame[]): Uint8Array {
   return writer.take()
 }
 
-/**
- * The frames of a message. Never throws. Byte fields are views of `bytes`. `maxMessage` is in bytes.
- */
-export function decodeFrames(bytes: Uint8Array, limits?: { readonly maxMessage: number }): Decoded {
-  const maxMessage = limits?.maxMessage ?? DEFAULT_LIMITS.message
+/** The frames of a message. Never throws. Byte fields are views of `bytes`. */
+export function decodeFrames(bytes: Uint8Array, options: DecodeOptions & { readonly from: 'client' }): Decoded<ClientFrame>
+export function decodeFrames(bytes: Uint8Array, options: DecodeOptions & { readonly from: 'relay' }): Decoded<RelayFrame>
+export function decodeFrames(bytes: Uint8Array, options?: DecodeOptions): Decoded
+export function decodeFrames(bytes: Uint8Array, { maxMessage = DEFAULT_LIMITS.message, from }: DecodeOptions = {}): Decoded {
   if (bytes.length > maxMessage) return { type: 'bad', reason: `a message of ${bytes.length} bytes, at most ${maxMessage}` }
   if (bytes.length === 0) return { type: 'bad', reason: 'an empty message' }
   const reader = new ByteReader(bytes)
@@ -73,12 +83,13 @@ export function decodeFrames(bytes: Uint8Array, limits?: { readonly maxMessage: 
     const type = reader.varUint()
     const length = reader.varUint()
     if (length > reader.left) reader.fail('a frame that ends behind its message')
+    if ((from === 'client' && RELAY_ONLY.has(type)) || (from === 'relay' && CLIENT_ONLY.has(type))) reader.fail(`a frame of type ${type}, which no ${from} sends`)
     if (reader.fault !== undefined) return { type: 'bad', reason: reader.fault }
     const end = reader.at + length
     reader.end = end
     const frame = readBody(reader, type)
-    // A fault inside a frame moves `at` to the frame's end, so it is asked first.
-    if (reader.fault !== undefined) return { type: 'bad', reason: `frame ${type}: ${String(reader.fault)}` }
+    const fault: string | undefined = reader.fault
+    if (fault !== undefined) return { type: 'bad', reason: `frame ${type}: ${fault}` }
     if (frame === undefined) skipped++
     else frames.push(frame)
     reader.at = end

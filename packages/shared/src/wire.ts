@@ -7,6 +7,6 @@ export type {
   OpenMode, OpenedFrame, PingFrame, PongFrame, PresenceFrame, PushFrame, PushKind, RefusedFrame, RelayFrame, StateFrame, WelcomeFrame,
 } from './frames.ts'
 export { createFrameWriter, decodeFrames, encodeFrames } from './codec.ts'
-export type { Decoded, FrameWriter } from './codec.ts'
+export type { DecodeOptions, Decoded, FrameWriter } from './codec.ts'
 export { ByteReader, ByteWriter } from './bytes.ts'
 export { DEFAULT_LIMITS, WIRE_LIMITS } from './limits.ts'
