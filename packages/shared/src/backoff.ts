@@ -21,5 +21,5 @@ export function backoff(attempt: number, random: Random, options: BackoffOptions
   const { first = 500, cap = 30_000, atLeast = 0 } = options
   // 2^30 · first is beyond any cap; the exponent is bounded so that a client that never gives up never reaches Infinity.
   const ceiling = Math.min(cap, first * 2 ** Math.min(Math.max(attempt, 0), 30))
-  return Math.floor(atLeast + random() * ceiling)
+  return Math.ceil(atLeast) + Math.floor(random() * ceiling)
 }
