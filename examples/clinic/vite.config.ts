@@ -16,7 +16,8 @@ function serviceWorker(): Plugin {
       const built = Object.keys(bundle).filter((file) => file.startsWith('assets/'))
       const files = ['/', ...readdirSync(new URL('public', import.meta.url)), ...built].map((file) => (file === '/' ? file : `/${file}`)).toSorted()
       const source = readFileSync(new URL('src/sw.js', import.meta.url), 'utf8')
-      const version = createHash('sha256').update(files.join('\n')).update(source).digest('hex').slice(0, 12)
+      const page = readFileSync(new URL('index.html', import.meta.url), 'utf8')
+      const version = createHash('sha256').update(files.join('\n')).update(page).update(source).digest('hex').slice(0, 12)
       const filled = source.replace('__VERSION__', version).replace('[/* __SHELL__ */]', JSON.stringify(files))
       this.emitFile({ type: 'asset', fileName: 'sw.js', source: filled })
     },

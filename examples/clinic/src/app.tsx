@@ -75,7 +75,8 @@ function Mark(): ReactNode {
   return (
     <svg className="mark" viewBox="0 0 64 64" aria-hidden="true">
       <rect width="64" height="64" rx="18" fill="var(--accent)" />
-      <path d="M16 40c8 0 13-6 15-20 1 10 6 16 17 16-3 9-9 13-16 13-8 0-13-3-16-9Z" fill="var(--on-accent)" />
+      <path d="M47 13C28 14 17 24 17 37c0 4 1 7 3 10 3 2 6 3 10 3 13 0 20-13 17-37Z" fill="var(--on-accent)" />
+      <path d="M14 54c4-11 11-19 21-26" fill="none" stroke="var(--accent)" strokeWidth="3" strokeLinecap="round" />
     </svg>
   )
 }

@@ -108,8 +108,9 @@ function Nothing({ section, empty, gone }: { readonly section: CollectionName; r
 function Message({ title, children }: { readonly title: string; readonly children: ReactNode }): ReactNode {
   return (
     <div className="message">
-      <svg viewBox="0 0 120 72" aria-hidden="true">
-        <path d="M8 58c22 0 36-14 41-46 3 26 18 40 63 40-12 14-32 18-52 18-24 0-40-3-52-12Z" />
+      <svg viewBox="12 10 40 48" aria-hidden="true">
+        <path d="M47 13C28 14 17 24 17 37c0 4 1 7 3 10 3 2 6 3 10 3 13 0 20-13 17-37Z" />
+        <path className="vein" d="M14 55c4-11 11-20 21-27" />
       </svg>
       <h2>{title}</h2>
       <div className="quiet">{children}</div>
