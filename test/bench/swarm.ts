@@ -3,7 +3,7 @@
  * acknowledges, the server has not acknowledged). Prints one line of JSON.
  */
 import { BARE_MARK, type Peer, PROTOCOLS } from './protocols.ts'
-import { trace, TYPISTS, typing, typistOf } from './typing.ts'
+import { keystrokesIn, trace, TYPISTS, typing } from './typing.ts'
 
 /** What `relay.ts` asks of a swarm. */
 export interface SwarmTask {
@@ -72,11 +72,13 @@ async function type(): Promise<SwarmResult> {
     const acked = TYPISTS.map(() => 0)
     const sent = TYPISTS.map(() => 0)
     const sentAt = TYPISTS.map(() => 0)
+    let started = false
     let finish = (): void => {}
     const end = new Promise<void>((resolve) => {
       finish = resolve
     })
     const go = (typist: number): void => {
+      if (!started) return
       const known = task.acks ? Math.min(done[typist] ?? 0, acked[typist] ?? 0) : (done[typist] ?? 0)
       while ((sent[typist] ?? 0) < task.keystrokes && (sent[typist] ?? 0) - known < task.window) {
         const next = sent[typist] ?? 0
@@ -91,11 +93,12 @@ async function type(): Promise<SwarmResult> {
     for (const typist of TYPISTS.keys()) {
       peers[typist] = await (connect as NonNullable<typeof connect>)(task.url, name, {
         update: (update) => {
-          const author = typistOf(update)
-          if (author === typist || author < 0) return
-          const count = (done[author] ?? 0) + 1
-          done[author] = count
-          if (count % 100 === 1) latency.push(performance.now() - (sentAt[author] ?? 0))
+          const author = 1 - typist
+          const news = keystrokesIn(update)[author] ?? 0
+          if (news === 0) return
+          const before = done[author] ?? 0
+          done[author] = before + news
+          if (Math.ceil(before / 100) * 100 < before + news) latency.push(performance.now() - (sentAt[author] ?? 0))
           go(author)
         },
         acked: (through) => {
@@ -105,7 +108,11 @@ async function type(): Promise<SwarmResult> {
         state: () => {},
       })
     }
-    return { start: () => TYPISTS.forEach((_, typist) => go(typist)), end }
+    const start = (): void => {
+      started = true
+      for (const typist of TYPISTS.keys()) go(typist)
+    }
+    return { start, end }
   })
   const ready = await Promise.all(finished)
   began = performance.now()

@@ -47,8 +47,15 @@ export function trace(): Uint8Array {
   return update
 }
 
-/** Which typist wrote an update of `typing`: the client id follows two counts of one byte each. */
-export function typistOf(update: Uint8Array): number {
-  return update[2] === FIRST_BYTES[0] ? 0 : update[2] === FIRST_BYTES[1] ? 1 : -1
+/** How many keystrokes of each typist an update carries: a server may merge several. Every update of `typing` is one struct. */
+export function keystrokesIn(update: Uint8Array): readonly number[] {
+  // One client, fewer than 128 structs: two counts of one byte each, then the client id, which the typists' first bytes tell apart.
+  if (update[0] === 1 && (update[1] ?? 0) < 128) return FIRST_BYTES.map((byte) => (update[2] === byte ? (update[1] ?? 0) : 0))
+  const counts = TYPISTS.map(() => 0)
+  for (const { id, length } of Y.decodeUpdate(update).structs) {
+    const typist = TYPISTS.indexOf(id.client)
+    if (typist >= 0) counts[typist] = (counts[typist] ?? 0) + length
+  }
+  return counts
 }
 const FIRST_BYTES = TYPISTS.map((id) => (id & 0x7f) | 0x80)
