@@ -1,0 +1,142 @@
+/**
+ * A view in memory (step 7 of the path): the model that the SQLite view is held against, and what tests run on. It forgets everything when it is closed.
+ */
+import type { DocumentId, RecordValue } from '@rejoin/shared'
+import type { CutLimits, DocumentState, Key, Place, ProjectedEntry, RecordChange, Source, ViewStore, Misfit } from '../view/view.ts'
+import { compareKeys, compareText, keyText } from '../view/view.ts'
+
+interface Version {
+  readonly version: number
+  settled: boolean
+  readonly changes: readonly RecordChange[]
+  readonly document: DocumentId
+  readonly bytes: number
+}
+
+/** A view in memory. `id` is 32 hexadecimal digits that no other view has. */
+export function createMemoryView(id: string): ViewStore {
+  const versions: Version[] = []
+  /** Per record, its values by rising version; null: gone. Values are kept as text, so that nobody can change one afterwards. */
+  const records = new Map<string, { readonly key: Key; values: { readonly version: number; readonly text: string | null }[] }>()
+  const documents = new Map<DocumentId, DocumentState>()
+  const places = new Map<number, Place>()
+  const misfits = new Map<string, readonly Misfit[]>()
+  let source: Source | undefined
+  let floor = 0
+  let oldest = 0
+
+  const last = (): number => Math.max(floor, versions.at(-1)?.version ?? 0)
+  const head = (): number | undefined => {
+    if (source === undefined) return undefined
+    const top = versions.at(-1)
+    if (top === undefined || top.settled) return last()
+    return Math.max(oldest, versions.findLast(({ settled }) => settled)?.version ?? 0)
+  }
+  const write = (entry: ProjectedEntry): void => {
+    if (entry.version <= last()) throw new Error(`version ${entry.version} was given before`)
+    let bytes = 0
+    for (const { collection, id: record, value } of entry.changes) {
+      const key = { collection, document: entry.document, id: record }
+      const text = value === null ? null : JSON.stringify(value)
+      bytes += text?.length ?? 0
+      const known = records.get(keyText(key)) ?? { key, values: [] }
+      known.values.push({ version: entry.version, text })
+      records.set(keyText(key), known)
+    }
+    versions.push({ version: entry.version, settled: entry.settled, changes: entry.changes, document: entry.document, bytes })
+  }
+  const forget = (document: DocumentId): void => {
+    documents.delete(document)
+    for (const [text, [first]] of misfits) if (first?.document === document) misfits.delete(text)
+  }
+  const at = (key: Key, version: number): string | null => records.get(keyText(key))?.values.findLast((value) => value.version <= version)?.text ?? null
+  const sorted = (keys: Iterable<Key>): readonly Key[] => [...keys].sort(compareKeys)
+
+  return {
+    id,
+    head,
+    oldest: () => oldest,
+    cut: (after: number, limits: CutLimits) => {
+      let [found, items, bytes] = [after, 0, 0]
+      for (const version of versions) {
+        if (version.version <= after) continue
+        items += version.changes.length
+        bytes += version.bytes
+        if (found > after && (items > limits.items || bytes > limits.bytes)) return found
+        if (version.settled) found = version.version
+      }
+      if (source === undefined) return after
+      return versions.at(-1)?.settled === false ? found : Math.max(after, last())
+    },
+    dirty: (after, upTo) => {
+      const keys = new Map<string, Key>()
+      for (const { version, changes, document } of versions) {
+        if (version <= after || version > upTo) continue
+        for (const change of changes) keys.set(keyText({ ...change, document }), { collection: change.collection, document, id: change.id })
+      }
+      return sorted(keys.values())
+    },
+    get: (key, version) => parse(at(key, version)),
+    keys: (version, limit, from) => {
+      const live = [...records.values()].map(({ key }) => key).filter((key) => at(key, version) !== null && (from === undefined || compareKeys(key, from) > 0))
+      return sorted(live).slice(0, limit)
+    },
+    standing: () => ({ source, version: last(), places: [...places.values()] }),
+    commit: (commit) => {
+      for (const entry of commit.entries) write(entry)
+      for (const document of commit.documents) documents.set(document.document, document)
+      for (const document of commit.gone ?? []) forget(document)
+      for (const place of commit.places) places.set(place.partition, place)
+      for (const { key, found } of commit.misfits) {
+        if (found.length === 0) misfits.delete(keyText(key))
+        else misfits.set(keyText(key), found)
+      }
+      if (commit.source !== undefined) source = commit.source ?? undefined
+      const top = versions.at(-1)
+      if (commit.settled === true && top !== undefined) top.settled = true
+    },
+    raise: (version) => {
+      floor = Math.max(floor, version)
+    },
+    document: (document) => documents.get(document),
+    documents: (limit, from) => {
+      const all = [...documents.values()].sort((a, b) => compareText(a.document, b.document))
+      return all.filter(({ document }) => from === undefined || compareText(document, from) > 0).slice(0, limit)
+    },
+    records: (document) => {
+      const live: RecordChange[] = []
+      for (const { key, values } of records.values()) {
+        const value = parse(values.at(-1)?.text ?? null)
+        if (key.document === document && value !== null) live.push({ collection: key.collection, id: key.id, value })
+      }
+      return live
+    },
+    misfits: (limit) => {
+      const all = [...misfits.values()].flat().sort(compareKeys)
+      return { total: all.length, first: all.slice(0, limit) }
+    },
+    parked: (limit) => {
+      const all = [...documents.values()].filter(({ parked }) => parked !== undefined).sort((a, b) => compareText(a.document, b.document))
+      return { total: all.length, first: all.slice(0, limit) }
+    },
+    trim: (version) => {
+      oldest = Math.max(oldest, Math.min(version, head() ?? 0))
+      let rows = 0
+      for (const [text, record] of records) {
+        const kept = record.values.filter((_, index) => (record.values[index + 1]?.version ?? Infinity) > oldest)
+        if (kept[0]?.text === null && kept[0].version <= oldest) kept.shift()
+        rows += record.values.length - kept.length
+        record.values = kept
+        if (kept.length === 0) records.delete(text)
+      }
+      // The last is kept: it says up to where versions were given, and whether that is settled.
+      while (versions.length > 1 && (versions[0]?.version ?? Infinity) <= oldest) versions.shift()
+      return rows
+    },
+    close: () => {},
+  }
+}
+
+function parse(text: string | null): RecordValue | null {
+  return text === null ? null : (JSON.parse(text) as RecordValue)
+}
