@@ -86,8 +86,8 @@ export interface Subscription {
   readonly seq: Seq
   /** Its socket has sent what it held: reading goes on. */
   drained(): void
-  /** Gives nothing more until `resume`. */
-  suspend(): void
+  /** Gives nothing more until `resume`. With `after`, its place is there from now on. */
+  suspend(after?: Seq): void
   /** Goes on behind `after` (default: behind `seq`). */
   resume(after?: Seq): void
   /** Gives nothing more, ever. */
@@ -112,6 +112,8 @@ export interface RelayDocument {
   readonly snapshot: SnapshotHead
   /** Bytes [offset, offset + length) of `snapshot`; undefined when another has taken its place, which `snapshot` then names. */
   fragment(seq: Seq, offset: number, length: number): Promise<Uint8Array | undefined>
+  /** Learns of a snapshot that has taken the place of `snapshot`. */
+  refresh(): Promise<void>
   /** Says whether this chain has `hash` at `seq` and still holds what follows. */
   proves(seq: Seq, hash: ChainHash): Promise<boolean>
   release(): void

@@ -14,6 +14,8 @@ export interface Numbered {
   seq: Seq
   /** Whether the log was asked. When it was not, `taken` is only a lower bound (`covers` of a state push). */
   known: boolean
+  /** Whether the log is being asked. */
+  asked: boolean
   /** Items under way that name it: it cannot be forgotten meanwhile. */
   underWay: number
   /** Used since the last look at it. */
@@ -41,10 +43,19 @@ export class Numbering {
     return numbered
   }
 
+  /** Whether the log is to be asked for `incarnation` now; it is then being asked. */
+  ask(incarnation: IncarnationId): boolean {
+    const numbered = this.#at(incarnation)
+    if (numbered.known || numbered.asked) return false
+    numbered.asked = true
+    return true
+  }
+
   /** Takes what the log has found. */
   found(incarnation: IncarnationId, acked: { readonly n: number; readonly seq: Seq } | undefined): void {
     const numbered = this.#at(incarnation)
     numbered.known = true
+    numbered.asked = false
     if (acked === undefined || acked.n <= numbered.durable) return
     numbered.durable = acked.n
     numbered.seq = acked.seq
@@ -67,7 +78,7 @@ export class Numbering {
       numbered.durable = n
       numbered.seq = seq
     }
-    if (!numbered.known && numbered.underWay === 0) this.#byIncarnation.delete(incarnation)
+    if (!numbered.known && !numbered.asked && numbered.underWay === 0) this.#byIncarnation.delete(incarnation)
   }
 
   /** Forgets everything: what was under way did not reach the log. */
@@ -83,7 +94,7 @@ export class Numbering {
     let numbered = this.#byIncarnation.get(incarnation)
     if (numbered === undefined) {
       if (this.#byIncarnation.size >= KEPT) this.#forgetOne()
-      numbered = { taken: 0, durable: 0, seq: 0 as Seq, known: false, underWay: 0, used: true }
+      numbered = { taken: 0, durable: 0, seq: 0 as Seq, known: false, asked: false, underWay: 0, used: true }
       this.#byIncarnation.set(incarnation, numbered)
     }
     return numbered
@@ -91,10 +102,10 @@ export class Numbering {
 
   /** Second chance: a queue in which whoever was used since its last turn goes to the end. */
   #forgetOne(): void {
-    let looks = this.#byIncarnation.size
+    let looks = 2 * this.#byIncarnation.size
     for (const [incarnation, numbered] of this.#byIncarnation) {
       if (looks-- === 0) return
-      if (numbered.underWay === 0 && !numbered.used) {
+      if (numbered.underWay === 0 && !numbered.asked && !numbered.used) {
         this.#byIncarnation.delete(incarnation)
         return
       }

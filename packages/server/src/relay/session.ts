@@ -44,7 +44,8 @@ export type SessionEvent =
   | { readonly type: 'regranted'; readonly grant: Grant | null; readonly now: number }
   /** The relay ends a document on this socket. */
   | { readonly type: 'ended'; readonly handle: number; readonly code: ErrorCode; readonly retryAfter: number; readonly message: string }
-  | { readonly type: 'drain'; readonly retryAfter: number }
+  /** The relay takes this socket no longer. */
+  | { readonly type: 'dismissed'; readonly code: ErrorCode; readonly retryAfter: number; readonly message: string }
   /** The socket is gone. */
   | { readonly type: 'lost' }
 
@@ -73,8 +74,6 @@ export interface WholePush {
   readonly kind: PushKind
   readonly covers: PushFrame['covers']
   readonly update: Uint8Array
-  /** What it counts towards the window. */
-  readonly weight: number
 }
 
 /** A session. Only `step` changes it. */
@@ -102,8 +101,13 @@ export interface Session {
   reading: boolean
 }
 
-/** What a push counts beside its bytes: what the relay keeps to answer it. */
-export const PUSH_WEIGHT = 64
+/** What a push counts beside its bytes, and each of its covers: what the relay keeps to answer it. */
+const PUSH_WEIGHT = 64
+
+/** What a push counts towards the window, in bytes. */
+export function weightOf({ update, covers }: { readonly update: Uint8Array; readonly covers: readonly unknown[] }): number {
+  return update.length + PUSH_WEIGHT * (1 + covers.length)
+}
 
 const NONE: readonly SessionEffect[] = []
 
@@ -150,8 +154,8 @@ export function step(session: Session, event: SessionEvent): readonly SessionEff
       return event.grant === null ? over(session, 'unauthorized', 'the grant was withdrawn') : regrant(session, event.grant, event.now)
     case 'ended':
       return endDocument(session, event)
-    case 'drain':
-      return over(session, 'draining', 'the relay is going down', event.retryAfter)
+    case 'dismissed':
+      return over(session, event.code, event.message, event.retryAfter)
     case 'lost':
       session.phase = 'over'
       return leaveAll(session)
@@ -282,10 +286,10 @@ function takePush(session: Session, frame: PushFrame): readonly SessionEffect[] 
 }
 
 function takeWhole(session: Session, frame: PushFrame, update: Uint8Array): readonly SessionEffect[] {
-  const weight = update.length + PUSH_WEIGHT + frame.covers.length * PUSH_WEIGHT
-  session.unanswered += weight
   const { handle, incarnation, lo, hi, kind, covers } = frame
-  const push: SessionEffect = { type: 'push', handle, push: { incarnation, lo, hi, kind, covers, update, weight } }
+  const whole: WholePush = { incarnation, lo, hi, kind, covers, update }
+  session.unanswered += weightOf(whole)
+  const push: SessionEffect = { type: 'push', handle, push: whole }
   return session.reading && session.unanswered > 2 * session.rules.window ? [push, ...updateReading(session)] : [push]
 }
 

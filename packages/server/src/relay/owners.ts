@@ -1,0 +1,36 @@
+/**
+ * Which principal wrote under which Yjs client id (step 4): an id that two principals write under would make their edits vanish in each other's. Kept in
+ * memory and bounded; what is forgotten, or was written before the document was loaded, is not defended.
+ */
+
+/** Client ids remembered a document, as a count. */
+const KEPT = 10_000
+
+/** The owners of one document's client ids. */
+export class Owners {
+  readonly #principals = new Map<number, string>()
+
+  /** Whether none of `clients` is another's. */
+  allows(clients: readonly number[], principal: string): boolean {
+    for (const client of clients) {
+      const owner = this.#principals.get(client)
+      if (owner !== undefined && owner !== principal) return false
+    }
+    return true
+  }
+
+  remember(clients: readonly number[], principal: string): void {
+    for (const client of clients) {
+      if (this.#principals.has(client)) continue
+      if (this.#principals.size >= KEPT) this.#forgetOldest()
+      this.#principals.set(client, principal)
+    }
+  }
+
+  #forgetOldest(): void {
+    for (const client of this.#principals.keys()) {
+      this.#principals.delete(client)
+      return
+    }
+  }
+}
