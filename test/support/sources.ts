@@ -138,14 +138,14 @@ export function reachable(sources: readonly Source[], entries: readonly string[]
 export function findCycles(sources: readonly Source[]): readonly string[] {
   const byPath = new Map(sources.map((source) => [source.path, source]))
   const done = new Set<string>()
-  const cycles: string[] = []
+  const cycles = new Set<string>()
   const walk = (path: string, way: readonly string[]): void => {
     const start = way.indexOf(path)
-    if (start >= 0) cycles.push([...way.slice(start), path].join(' → '))
+    if (start >= 0) cycles.add([...way.slice(start), path].join(' → '))
     if (start >= 0 || done.has(path)) return
     for (const { file } of byPath.get(path)?.imports ?? []) if (file !== undefined && byPath.has(file)) walk(file, [...way, path])
     done.add(path)
   }
   for (const { path } of sources) walk(path, [])
-  return cycles
+  return [...cycles]
 }

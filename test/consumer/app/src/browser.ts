@@ -1,3 +1,6 @@
+/**
+ * The browser half of a consumer: one edit, awaited up to the relay.
+ */
 import type { Edit, Replica, Status } from '@rejoin/client'
 import { createClient } from '@rejoin/client'
 import { schema } from './schema.js'

@@ -1,3 +1,6 @@
+/**
+ * The Node half of a consumer: a relay of its own, a writer, a reader.
+ */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'

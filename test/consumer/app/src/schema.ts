@@ -1,3 +1,6 @@
+/**
+ * What the consumer declares.
+ */
 import type { RecordOf } from '@rejoin/shared'
 import { collection, date, defineSchema, number, string } from '@rejoin/shared'
 
