@@ -108,6 +108,7 @@ export function createMemoryLog(disk: MemoryDisk = createMemoryDisk()): Log {
     trim: (before, keepAfter) => write(() => trim(image, before, keepAfter ?? Number.MAX_SAFE_INTEGER)),
     close: async () => {
       while (committing !== undefined) await committing
+      failure ??= new LogError('failed', 'the log is closed')
     },
   }
 }

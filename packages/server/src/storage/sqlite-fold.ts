@@ -1,0 +1,138 @@
+/**
+ * Snapshots and retention in SQLite (beside step 5 of the path), cut into short transactions between which appends go on. Runs in the writer's thread.
+ */
+import type { DocumentId } from '@rejoin/shared'
+import type { Snapshot } from '../log/log.ts'
+import { LogError } from '../log/log.ts'
+import { rowChecksum } from './checksum.ts'
+import type { Documents } from './sqlite-documents.ts'
+import type { Connection } from './sqlite-file.ts'
+import type { RawEntry } from './sqlite-rows.ts'
+import { ENTRY_COLUMNS, entryOf } from './sqlite-rows.ts'
+
+/** Bytes of a snapshot in one row: as many as a state fragment of the wire has. */
+export const SLICE_BYTES: number = 256 * 1024
+/** What one transaction does at most: slices it inserts, slices it deletes, entries it deletes. */
+const INSERT_SLICES = 4
+const DELETE_SLICES = 16
+const TRIM_ENTRIES = 1_000
+/** Free pages that stay in the file for reuse, and pages that one step gives back. */
+const FREE_PAGES = 2_048
+const VACUUM_PAGES = 256
+
+/** Work in slices: each `next` is one short transaction. */
+export type Sliced<T> = Generator<undefined, T>
+
+/** The port's `fold` and `trim`, sliced. */
+export interface Folding {
+  fold(snapshot: Snapshot): Sliced<void>
+  trim(before: number, keepAfter: number): Sliced<number>
+}
+
+/** Folding on `db`. */
+export function createFolding(db: Connection, documents: Documents): Folding {
+  const sql = statements(db)
+
+  function* fold(snapshot: Snapshot): Sliced<void> {
+    const { seq, update } = snapshot
+    const { key, snapshotSeq } = requireDocument(documents, snapshot)
+    if (seq <= snapshotSeq) return
+    yield* dropSlices(key, snapshotSeq)
+    for (let from = 0; from * SLICE_BYTES < update.length; from += INSERT_SLICES) {
+      documents.transaction(() => {
+        for (let slice = from; slice < from + INSERT_SLICES && slice * SLICE_BYTES < update.length; slice++) {
+          const bytes = update.subarray(slice * SLICE_BYTES, (slice + 1) * SLICE_BYTES)
+          sql.insertSlice.run(key, seq, slice, rowChecksum(key, seq, slice, bytes), bytes)
+        }
+      })
+      yield
+    }
+    documents.transaction(() => {
+      putInPlace(snapshot)
+    })
+    yield
+    yield* dropSlices(key, seq)
+  }
+
+  function putInPlace(snapshot: Snapshot): void {
+    const { seq, update, admission } = snapshot
+    const document = requireDocument(documents, snapshot)
+    const { key } = document
+    const entry = sql.entryAt.get(key, seq)
+    if (entry === undefined) throw new LogError('conflict', `there is no entry ${seq} to fold`, { document: document.id })
+    const { hash } = entryOf(entry)
+    sql.saveSnapshot.run(key, seq, hash, update.length, admission, rowChecksum(key, seq, hash, update.length, admission))
+    const tail = sql.tail.get(key, seq)
+    document.snapshotSeq = seq
+    document.tailEntries = tail?.entries ?? 0
+    document.tailBytes = tail?.bytes ?? 0
+    documents.saveDocument(document)
+  }
+
+  /** Drops slices that are not of the snapshot `keep`: its predecessor's, or what a crash left of one that was never put in place. */
+  function* dropSlices(key: number, keep: number): Sliced<void> {
+    while (documents.transaction(() => sql.deleteSlices.run(key, keep, DELETE_SLICES).changes) > 0) yield
+  }
+
+  function* trim(before: number, keepAfter: number): Sliced<number> {
+    let dropped = 0
+    for (const id of sql.toTrim.all()) {
+      for (let count = TRIM_ENTRIES; count === TRIM_ENTRIES; dropped += count) {
+        count = trimSlice(id as DocumentId, before, keepAfter)
+        yield
+      }
+    }
+    while (Number(db.pragma('freelist_count', { simple: true })) > FREE_PAGES) {
+      db.pragma(`incremental_vacuum(${VACUUM_PAGES})`)
+      yield
+    }
+    return dropped
+  }
+
+  /** Drops the oldest entries of a document up to the first that stays. Looks before it writes: most documents have nothing to drop. */
+  function trimSlice(id: DocumentId, before: number, keepAfter: number): number {
+    const document = documents.find(id)
+    if (document === undefined) return 0
+    const { key, oldest, snapshotSeq } = document
+    const kept = sql.firstKept.get(key, oldest, Math.min(snapshotSeq, oldest + TRIM_ENTRIES), before, keepAfter)
+    const end = Math.min(kept ?? snapshotSeq + 1, oldest + TRIM_ENTRIES)
+    if (end <= oldest) return 0
+    documents.transaction(() => {
+      const last = sql.positionAt.get(key, end - 1)
+      if (last !== undefined) sql.raiseTrimmed.run(last)
+      sql.deleteEntries.run(key, oldest, end)
+      document.oldest = end
+      documents.saveDocument(document)
+    })
+    return end - oldest
+  }
+
+  return { fold, trim }
+}
+
+function requireDocument(documents: Documents, { document: id, lineage, seq }: Snapshot) {
+  const document = documents.find(id)
+  if (document !== undefined && document.lineage === lineage && seq <= document.seq) return document
+  throw new LogError('conflict', 'the snapshot is of another history', { document: id })
+}
+
+function statements(db: Connection) {
+  return {
+    insertSlice: db.prepare('INSERT INTO slices VALUES (?, ?, ?, ?, ?)'),
+    deleteSlices: db.prepare('DELETE FROM slices WHERE rowid IN (SELECT rowid FROM slices WHERE document = ? AND seq <> ? LIMIT ?)'),
+    saveSnapshot: db.prepare('INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?, ?)'),
+    entryAt: db.prepare<[number, number], RawEntry>(`SELECT ${ENTRY_COLUMNS} FROM entries e JOIN documents d ON d.key = e.document WHERE document = ? AND e.seq = ?`),
+    tail: db.prepare<[number, number], { entries: number; bytes: number | null }>(
+      'SELECT count(*) AS entries, sum(length("update")) AS bytes FROM entries WHERE document = ? AND seq > ?',
+    ),
+    toTrim: db.prepare<[], string>('SELECT id FROM documents WHERE oldest <= snapshot_seq').pluck(),
+    firstKept: db
+      .prepare<[number, number, number, number, number], number>(
+        'SELECT seq FROM entries WHERE document = ? AND seq BETWEEN ? AND ? AND (at >= ? OR position > ?) ORDER BY seq LIMIT 1',
+      )
+      .pluck(),
+    positionAt: db.prepare<[number, number], number>('SELECT position FROM entries WHERE document = ? AND seq = ?').pluck(),
+    raiseTrimmed: db.prepare("UPDATE meta SET value = max(value, ?) WHERE name = 'trimmed'"),
+    deleteEntries: db.prepare('DELETE FROM entries WHERE document = ? AND seq >= ? AND seq < ?'),
+  }
+}

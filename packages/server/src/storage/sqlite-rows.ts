@@ -1,0 +1,124 @@
+/**
+ * Rows of the log's tables as values, verified: one whose checksum fails throws `LogError('corrupt')` and goes no further.
+ */
+import type { DocumentId, Lineage, Position } from '@rejoin/shared'
+import { toHex } from '@rejoin/shared'
+import { LINK_HEAD_BYTES, setUint64 } from '../log/chain.ts'
+import { LogError } from '../log/log.ts'
+import { entryChecksum, rowChecksum } from './checksum.ts'
+import type { EntryRow } from './pack.ts'
+
+/** A row of `documents`. */
+export interface DocumentRow {
+  readonly key: number
+  readonly id: DocumentId
+  readonly partition: number
+  readonly lineage: Lineage
+  readonly seq: number
+  readonly hash: Uint8Array
+  readonly snapshotSeq: number
+  readonly oldest: number
+  readonly tailBytes: number
+  readonly tailEntries: number
+}
+
+/** Columns of a raw `documents` row, as SELECTed. */
+export const DOCUMENT_COLUMNS =
+  'key, id, partition, lineage, seq, hash, snapshot_seq AS snapshotSeq, oldest, tail_bytes AS tailBytes, tail_entries AS tailEntries, checksum'
+
+/** A `documents` row as SQLite gives it. */
+export interface RawDocument {
+  readonly key: number
+  readonly id: string
+  readonly partition: number
+  readonly lineage: Buffer
+  readonly seq: number
+  readonly hash: Buffer
+  readonly snapshotSeq: number
+  readonly oldest: number
+  readonly tailBytes: number
+  readonly tailEntries: number
+  readonly checksum: number
+}
+
+/** The row, verified. */
+export function documentOf(raw: RawDocument): DocumentRow {
+  const { checksum, lineage, id, ...rest } = raw
+  const row: DocumentRow = { ...rest, id: id as DocumentId, lineage: toHex(lineage) as Lineage }
+  if (documentChecksum(row) !== checksum) throw new LogError('corrupt', `the row of document ${id} fails its checksum`, { document: row.id })
+  return row
+}
+
+/** What stands in a `documents` row's checksum. */
+export function documentChecksum({ key, id, partition, lineage, seq, hash, snapshotSeq, oldest, tailBytes, tailEntries }: DocumentRow): number {
+  return rowChecksum(key, id, partition, lineage, seq, hash, snapshotSeq, oldest, tailBytes, tailEntries)
+}
+
+/** A row of `acked` as SQLite gives it. */
+export interface RawAcked {
+  readonly n: number
+  readonly seq: number
+  readonly checksum: number
+}
+
+/** Throws unless the row's checksum holds. */
+export function verifyAcked(document: DocumentRow, incarnation: Uint8Array, { n, seq, checksum }: RawAcked): void {
+  if (rowChecksum(document.key, incarnation, n, seq) === checksum) return
+  throw new LogError('corrupt', `a row of acknowledged edits of document ${document.id} fails its checksum`, { document: document.id })
+}
+
+/** A row of `snapshots` as SQLite gives it. */
+export interface RawSnapshot {
+  readonly seq: number
+  readonly hash: Buffer
+  readonly bytes: number
+  readonly admission: Buffer
+  readonly checksum: number
+}
+
+/** Throws unless the row's checksum holds. */
+export function verifySnapshot(document: DocumentRow, { seq, hash, bytes, admission, checksum }: RawSnapshot): void {
+  if (rowChecksum(document.key, seq, hash, bytes, admission) === checksum) return
+  throw new LogError('corrupt', `the snapshot of document ${document.id} at ${seq} fails its checksum`, { document: document.id })
+}
+
+/** Columns of a raw entry, as SELECTed from `entries` joined with `documents`. */
+export const ENTRY_COLUMNS =
+  'position, document AS "key", id, lineage, e.seq AS seq, epoch, incarnation, lo, hi, actor, at, e.hash AS hash, e.checksum AS checksum, "update"'
+
+/** An entry as SQLite gives it. */
+export interface RawEntry {
+  readonly position: number
+  readonly key: number
+  readonly id: string
+  readonly lineage: Buffer
+  readonly seq: number
+  readonly epoch: number
+  readonly incarnation: Buffer
+  readonly lo: number
+  readonly hi: number
+  readonly actor: string
+  readonly at: number
+  readonly hash: Buffer
+  readonly checksum: number
+  readonly update: Buffer
+}
+
+const link = new Uint8Array(LINK_HEAD_BYTES - 16)
+const linkView = new DataView(link.buffer)
+let lastLineage: { readonly bytes: Buffer; readonly text: Lineage } | undefined
+
+/** The entry, verified. */
+export function entryOf(raw: RawEntry): EntryRow {
+  const { position, seq, epoch, at, lo, hi, actor, hash, incarnation, update } = raw
+  link.set(incarnation.subarray(0, 16), 0)
+  setUint64(linkView, 16, lo)
+  setUint64(linkView, 24, hi)
+  const document = raw.id as DocumentId
+  if (incarnation.length !== 16 || hash.length !== 16 || entryChecksum({ position, document: raw.key, seq, epoch, at, hash, link, actor, update }) !== raw.checksum) {
+    throw new LogError('corrupt', `entry ${seq} of document ${raw.id} fails its checksum`, { document, position: position as Position })
+  }
+  // Entries of one document come in runs.
+  if (lastLineage === undefined || !lastLineage.bytes.equals(raw.lineage)) lastLineage = { bytes: raw.lineage, text: toHex(raw.lineage) as Lineage }
+  return { position, seq, epoch, at, lo, hi, document, lineage: lastLineage.text, actor, hash, incarnation, update }
+}
