@@ -76,8 +76,8 @@ export async function connect(options: ConnectionOptions): Promise<Connection | 
 /** The result of a request, to be awaited inside the transaction's body. */
 export function result<T>(request: IDBRequest<T>): Promise<T> {
   return new Promise((resolve, reject) => {
-    request.onsuccess = () => resolve(request.result)
-    request.onerror = () => reject(request.error ?? new Error('an IndexedDB request failed'))
+    request.addEventListener('success', () => resolve(request.result))
+    request.addEventListener('error', () => reject(request.error ?? new Error('an IndexedDB request failed')))
   })
 }
 
@@ -86,35 +86,40 @@ function openDatabase({ indexedDB, name, stores, create }: ConnectionOptions): P
     // No version: what is there is taken as it is, and y-indexeddb's open tabs are not disturbed by a change of version.
     const request = indexedDB.open(name)
     let missing = false
-    request.onupgradeneeded = () => {
+    request.addEventListener('upgradeneeded', () => {
       if (create !== undefined) return create(request.result)
       missing = true
       request.transaction?.abort()
-    }
-    request.onerror = (event) => {
+    })
+    request.addEventListener('error', (event) => {
       event.preventDefault()
       if (missing) resolve(undefined)
       else reject(request.error ?? new Error('IndexedDB does not open it'))
-    }
-    request.onsuccess = () => {
+    })
+    request.addEventListener('success', () => {
       const db = request.result
       // Somebody deletes or upgrades it and waits for us: the next transaction finds out which.
-      db.onversionchange = () => db.close()
+      db.addEventListener('versionchange', () => db.close())
       if (stores.every((store) => db.objectStoreNames.contains(store))) return resolve(db)
       db.close()
       reject(new Error(`it has the object stores ${[...db.objectStoreNames].join(', ') || 'of nobody'}, not ${stores.join(', ')}`))
-    }
+    })
   })
 }
 
-async function transactOnce<T>(db: IDBDatabase, stores: readonly string[], mode: 'readonly' | 'readwrite', body: (store: (name: string) => IDBObjectStore) => Promise<T>): Promise<T> {
+async function transactOnce<T>(
+  db: IDBDatabase,
+  stores: readonly string[],
+  mode: 'readonly' | 'readwrite',
+  body: (store: (name: string) => IDBObjectStore) => Promise<T>,
+): Promise<T> {
   // Relaxed, the default, answers before the bytes are on the disk.
   const transaction = db.transaction([...stores], mode, { durability: 'strict' })
   const completed = new Promise<undefined>((resolve) => {
-    transaction.oncomplete = () => resolve(undefined)
+    transaction.addEventListener('complete', () => resolve(undefined))
   })
   const aborted = new Promise<{ readonly cause: DOMException | null }>((resolve) => {
-    transaction.onabort = () => resolve({ cause: transaction.error })
+    transaction.addEventListener('abort', () => resolve({ cause: transaction.error }))
   })
   let value: T
   try {

@@ -93,7 +93,8 @@ export function createDocumentStore(tab: Tab, document: DocumentId, database: Da
   function transact<T>(mode: 'readonly' | 'readwrite', body: (updates: IDBObjectStore, custom: IDBObjectStore) => Promise<T>): Promise<T> {
     return connection.transact(mode, async (store) => {
       const custom = store('custom')
-      if ((await result<Stamp | undefined>(custom.get(STAMP)))?.id !== stamp.id) throw new SyncError('store_failed', `the IndexedDB database "${name}" was made anew under this tab`)
+      if ((await result<Stamp | undefined>(custom.get(STAMP)))?.id !== stamp.id)
+        throw new SyncError('store_failed', `the IndexedDB database "${name}" was made anew under this tab`)
       return body(store('updates'), custom)
     })
   }
@@ -144,7 +145,8 @@ export function createDocumentStore(tab: Tab, document: DocumentId, database: Da
     }
   }
 
-  const whileOpen = <T>(run: () => Promise<T>): Promise<T> => (closed ? Promise.reject(new SyncError('closed', `the store of ${document} was closed`)) : run())
+  const whileOpen = <T>(run: () => Promise<T>): Promise<T> =>
+    closed ? Promise.reject(new SyncError('closed', `the store of ${document} was closed`)) : run()
   return {
     load: (options) => whileOpen(() => load(options?.verify ?? false)),
     commit: (commit) => whileOpen(() => queue.add(commit)),
@@ -182,7 +184,11 @@ function createLayout(db: IDBDatabase): void {
   db.createObjectStore('custom')
 }
 
-async function read(updates: IDBObjectStore, custom: IDBObjectStore, verify: boolean): Promise<Loaded & { readonly amiss: Amiss | undefined }> {
+async function read(
+  updates: IDBObjectStore,
+  custom: IDBObjectStore,
+  verify: boolean,
+): Promise<Loaded & { readonly amiss: Amiss | undefined }> {
   const [keys, values, own, cursor, outbox] = await Promise.all([
     result(updates.getAllKeys()),
     result<unknown[]>(updates.getAll()),
@@ -210,13 +216,21 @@ async function readOwn(custom: IDBObjectStore): Promise<Ranges> {
 }
 
 async function readOutbox(custom: IDBObjectStore): Promise<readonly OutboxRow[]> {
-  const [waiting, refused] = await Promise.all([result<OutboxRow[]>(custom.getAll(rangeOf(OUTBOX))), result<OutboxRow[]>(custom.getAll(rangeOf(REFUSED)))])
+  const [waiting, refused] = await Promise.all([
+    result<OutboxRow[]>(custom.getAll(rangeOf(OUTBOX))),
+    result<OutboxRow[]>(custom.getAll(rangeOf(REFUSED))),
+  ])
   if (refused.length === 0) return waiting
   return [...waiting, ...refused].toSorted((a, b) => (a.incarnation === b.incarnation ? a.n - b.n : a.incarnation < b.incarnation ? -1 : 1))
 }
 
 /** Several commits in one transaction. `settled` is what the cursor among them settles. */
-async function write(updates: IDBObjectStore, custom: IDBObjectStore, commits: readonly Commit[], settled: Amiss | undefined): Promise<void> {
+async function write(
+  updates: IDBObjectStore,
+  custom: IDBObjectStore,
+  commits: readonly Commit[],
+  settled: Amiss | undefined,
+): Promise<void> {
   const [own, before] = await Promise.all([readOwn(custom), result<Cursor | undefined>(custom.get(CURSOR))])
   // What is gone or unreadable may be what the stored cursor speaks of: then the relay's bytes are written even if another tab was faster.
   const damaged = settled !== undefined && settled.missing.length + settled.unreadable.length > 0
@@ -242,14 +256,20 @@ function writeOutbox(custom: IDBObjectStore, { put, acked, discard }: Commit): v
     custom.put(refused === undefined ? { incarnation, n, update } : { incarnation, n, update, refused }, ['rejoin', is, incarnation, n])
     custom.delete(['rejoin', is === OUTBOX ? REFUSED : OUTBOX, incarnation, n])
   }
-  for (const { incarnation, through } of acked ?? []) custom.delete(IDBKeyRange.bound(['rejoin', OUTBOX, incarnation, 0], ['rejoin', OUTBOX, incarnation, through]))
+  for (const { incarnation, through } of acked ?? [])
+    custom.delete(IDBKeyRange.bound(['rejoin', OUTBOX, incarnation, 0], ['rejoin', OUTBOX, incarnation, through]))
   if (discard === undefined) return
   custom.delete(['rejoin', OUTBOX, discard.incarnation, discard.n])
   custom.delete(['rejoin', REFUSED, discard.incarnation, discard.n])
 }
 
 /** The relay has all that was loaded: foreign rows become ours, those that are gone are forgotten, and what cannot be read is moved aside. */
-async function settle(updates: IDBObjectStore, custom: IDBObjectStore, own: Ranges, { foreign, unreadable, missing }: Amiss): Promise<Ranges> {
+async function settle(
+  updates: IDBObjectStore,
+  custom: IDBObjectStore,
+  own: Ranges,
+  { foreign, unreadable, missing }: Amiss,
+): Promise<Ranges> {
   const keys = toKeys(own)
   for (const key of foreign) keys.add(key)
   for (const key of missing) keys.delete(key)
@@ -273,7 +293,12 @@ async function append(updates: IDBObjectStore, own: Ranges, added: readonly Uint
 }
 
 /** Folds our readable rows into one of ours; every other row stays, and stays what it is. */
-async function trim(updates: IDBObjectStore, custom: IDBObjectStore, fold: (updates: readonly Uint8Array[]) => Uint8Array, least: number): Promise<void> {
+async function trim(
+  updates: IDBObjectStore,
+  custom: IDBObjectStore,
+  fold: (updates: Uint8Array[]) => Uint8Array,
+  least: number,
+): Promise<void> {
   const [keys, values, own] = await Promise.all([result(updates.getAllKeys()), result<unknown[]>(updates.getAll()), readOwn(custom)])
   const ours = toKeys(own)
   const folded: number[] = []

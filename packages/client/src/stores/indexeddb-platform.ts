@@ -7,7 +7,11 @@ import type { Durability } from './store.ts'
 
 /** The subset of Web Locks that the store needs. */
 export interface Locks {
-  request(name: string, options: { readonly signal?: AbortSignal; readonly ifAvailable?: boolean }, granted: (lock: unknown) => Promise<unknown>): Promise<unknown>
+  request(
+    name: string,
+    options: { readonly signal?: AbortSignal; readonly ifAvailable?: boolean },
+    granted: (lock: unknown) => Promise<unknown>,
+  ): Promise<unknown>
 }
 
 /** What the store needs of a browser. */
@@ -29,7 +33,9 @@ export function browserPlatform(given: Partial<IndexeddbPlatform> = {}): Indexed
   const { indexedDB, navigator, BroadcastChannel } = globalThis as Partial<typeof globalThis>
   return {
     indexedDB: given.indexedDB ?? present(indexedDB, 'IndexedDB'),
-    locks: given.locks ?? present((navigator as Partial<Navigator> | undefined)?.locks, 'Web Locks (only pages from https or localhost have them)'),
+    locks:
+      given.locks ??
+      present((navigator as Partial<Navigator> | undefined)?.locks, 'Web Locks (only pages from https or localhost have them)'),
     createChannel: given.createChannel ?? ((name) => new (present(BroadcastChannel, 'BroadcastChannel'))(name)),
     storage: given.storage ?? (navigator as Partial<Navigator> | undefined)?.storage,
     clock: given.clock ?? systemClock,

@@ -38,7 +38,8 @@ export async function openRegistry(indexedDB: IDBFactory, locks: Locks, token: s
   const end = await liveAs(lockOf(token), locks)
 
   return {
-    list: (entry) => connection.transact('readwrite', async (store) => void (await result(store(STORE).put(entry, [entry.database, token])))),
+    list: (entry) =>
+      connection.transact('readwrite', async (store) => void (await result(store(STORE).put(entry, [entry.database, token])))),
     unlist: (database) => connection.transact('readwrite', (store) => result(store(STORE).delete([database, token]))),
     all: async () => {
       const entries = await connection.transact('readonly', (store) => result<Listed[]>(store(STORE).getAll()))
@@ -61,7 +62,13 @@ function liveAs(name: string, locks: Locks): Promise<() => void> {
   })
 }
 
-async function sweep(connection: Connection, locks: Locks, token: string, database: string, isEmpty: () => Promise<boolean>): Promise<void> {
+async function sweep(
+  connection: Connection,
+  locks: Locks,
+  token: string,
+  database: string,
+  isEmpty: () => Promise<boolean>,
+): Promise<void> {
   const range = IDBKeyRange.bound([database], [database, []])
   const keys = await connection.transact('readonly', (store) => result(store(STORE).getAllKeys(range)))
   for (const key of keys as [string, string][]) {

@@ -37,7 +37,9 @@ async function openStore({ prefix = '', owner = '', persist = true, platform: gi
     askDurability(platform, persist),
   ])
   const channel = platform.createChannel(`rejoin:${JSON.stringify([prefix, owner])}`)
-  const tab: Tab = { platform, registry, prefix, owner, tell: (notice) => channel.postMessage(notice) }
+  // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a BroadcastChannel has no target origin
+  const tell = (notice: Notice): void => channel.postMessage(notice)
+  const tab: Tab = { platform, registry, prefix, owner, tell }
   const open = new Set<DocumentStore>()
   const closing = new Map<DocumentId, Promise<void>>()
   const listeners = new Set<(notice: Notice) => void>()
@@ -45,7 +47,8 @@ async function openStore({ prefix = '', owner = '', persist = true, platform: gi
     for (const listener of listeners) listener(data)
   })
   let closed = false
-  const whileOpen = <T>(run: () => Promise<T>): Promise<T> => (closed ? Promise.reject(new SyncError('closed', 'this store was closed')) : run())
+  const whileOpen = <T>(run: () => Promise<T>): Promise<T> =>
+    closed ? Promise.reject(new SyncError('closed', 'this store was closed')) : run()
 
   async function openDocument(document: DocumentId): Promise<DocumentStore> {
     // A handle that closes may take the document off the list: not while the next one puts it on.

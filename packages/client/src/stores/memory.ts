@@ -3,7 +3,19 @@
  */
 import type { Clock, Cursor, DocumentId, IncarnationId, Random } from '@rejoin/shared'
 import { SyncError } from '@rejoin/shared'
-import type { Commit, CommitQueue, DocumentStore, Durability, Holds, Loaded, Notice, OutboxRow, Pending, Store, StoreFactory } from './store.ts'
+import type {
+  Commit,
+  CommitQueue,
+  DocumentStore,
+  Durability,
+  Holds,
+  Loaded,
+  Notice,
+  OutboxRow,
+  Pending,
+  Store,
+  StoreFactory,
+} from './store.ts'
 import { TRIM_ROWS, createCommitQueue, createHolds, isBehind, noticeOf, storeFailed } from './store.ts'
 
 /** Options of `createMemoryDisk`. */
@@ -86,7 +98,7 @@ export function createMemoryDisk(options: MemoryDiskOptions = {}): MemoryDisk {
       }
     },
     crash: () => {
-      for (const tab of [...shared.tabs]) endTab(shared, tab)
+      for (const tab of shared.tabs) endTab(shared, tab)
     },
     read: (document) => loaded(rowsOf(shared, document)),
   }
@@ -95,7 +107,8 @@ export function createMemoryDisk(options: MemoryDiskOptions = {}): MemoryDisk {
 function openStore(shared: Shared, tab: Tab): Store {
   const open = new Set<DocumentStore>()
   let closed = false
-  const whileOpen = <T>(run: () => T): Promise<T> => (closed ? Promise.reject(new SyncError('closed', 'this store was closed')) : later(shared, tab, run))
+  const whileOpen = <T>(run: () => T): Promise<T> =>
+    closed ? Promise.reject(new SyncError('closed', 'this store was closed')) : later(shared, tab, run)
   return {
     durability: shared.options.durability ?? 'memory',
     open: (document) =>
@@ -124,7 +137,8 @@ function openDocument(shared: Shared, tab: Tab, document: DocumentId): DocumentS
   const queue: CommitQueue<Commit> = createCommitQueue((commits) => write(shared, tab, document, commits), queueMicrotask)
   const held = new Set<() => void>()
   let closed = false
-  const whileOpen = <T>(run: () => Promise<T>): Promise<T> => (closed ? Promise.reject(new SyncError('closed', `the store of ${document} was closed`)) : run())
+  const whileOpen = <T>(run: () => Promise<T>): Promise<T> =>
+    closed ? Promise.reject(new SyncError('closed', `the store of ${document} was closed`)) : run()
 
   return {
     load: () => whileOpen(() => later(shared, tab, () => loaded(rowsOf(shared, document)))),
@@ -150,7 +164,7 @@ function openDocument(shared: Shared, tab: Tab, document: DocumentId): DocumentS
         later(shared, tab, () => {
           const rows = rowsOf(shared, document)
           refuse(shared)
-          if (rows.updates.length > 1 && rows.updates.length >= least) rows.updates = [fold(rows.updates)]
+          if (rows.updates.length > 1 && rows.updates.length >= least) rows.updates = [folded(fold, rows.updates)]
         }),
       ),
     close: async () => {
@@ -186,7 +200,8 @@ function apply(rows: Rows, commit: Commit): void {
   rows.updates.push(...(commit.updates ?? []))
   for (const row of commit.put ?? []) rows.outbox.set(keyOf(row), row)
   for (const { incarnation, through } of commit.acked ?? []) {
-    for (const [key, row] of rows.outbox) if (row.incarnation === incarnation && row.n <= through && row.refused === undefined) rows.outbox.delete(key)
+    for (const [key, row] of rows.outbox)
+      if (row.incarnation === incarnation && row.n <= through && row.refused === undefined) rows.outbox.delete(key)
   }
   if (commit.discard !== undefined) rows.outbox.delete(keyOf(commit.discard))
   if (commit.cursor !== undefined && isBehind(commit.cursor, rows.cursor)) return
@@ -222,7 +237,9 @@ function loaded(rows: Rows): Loaded {
 }
 
 function ordered(rows: Rows): readonly OutboxRow[] {
-  return [...rows.outbox.values()].toSorted((a, b) => (a.incarnation === b.incarnation ? a.n - b.n : a.incarnation < b.incarnation ? -1 : 1))
+  return [...rows.outbox.values()].toSorted((a, b) =>
+    a.incarnation === b.incarnation ? a.n - b.n : a.incarnation < b.incarnation ? -1 : 1,
+  )
 }
 
 function pendingOf(shared: Shared): readonly Pending[] {
@@ -232,6 +249,14 @@ function pendingOf(shared: Shared): readonly Pending[] {
       return { document, rows: outbox.size - refused, refused }
     })
     .filter(({ rows, refused }) => rows + refused > 0)
+}
+
+function folded(fold: (updates: Uint8Array[]) => Uint8Array, updates: Uint8Array[]): Uint8Array {
+  try {
+    return fold(updates)
+  } catch (error) {
+    throw storeFailed('the updates do not fold', error)
+  }
 }
 
 function keyOf({ incarnation, n }: { readonly incarnation: IncarnationId; readonly n: number }): string {

@@ -98,7 +98,7 @@ export interface DocumentStore {
   /** Reads the outbox again: after a Notice, or after `hold` of another tab's incarnation. */
   outbox(): Promise<readonly OutboxRow[]>
   /** Folds the stored updates into one where there are at least `rows` of them (default `TRIM_ROWS`). Returns at once when another tab trims. Rows that are not ours, or not readable, are left alone. */
-  trim(fold: (updates: readonly Uint8Array[]) => Uint8Array, rows?: number): Promise<void>
+  trim(fold: (updates: Uint8Array[]) => Uint8Array, rows?: number): Promise<void>
   /** Commits what was asked for, and releases what it holds. */
   close(): Promise<void>
 }
@@ -162,10 +162,13 @@ const BACKLOG = 100_000
  * Group commit: what is added while `write` runs is written by the next `write`, in order. When one fails, it and all that waits are rejected.
  * `start` says when the first of a burst begins: at once unless given.
  */
-export function createCommitQueue<T>(write: (items: readonly T[]) => Promise<void>, start: (run: () => void) => void = (run) => run()): CommitQueue<T> {
+export function createCommitQueue<T>(
+  write: (items: readonly T[]) => Promise<void>,
+  start: (run: () => void) => void = (run) => run(),
+): CommitQueue<T> {
   let waiting: { readonly item: T; readonly resolve: () => void; readonly reject: (error: unknown) => void }[] = []
   let running = false
-  let onIdle: (() => void)[] = []
+  const onIdle: (() => void)[] = []
 
   async function drain(): Promise<void> {
     while (waiting.length > 0) {
