@@ -22,11 +22,17 @@ const app = serve({ fetch: pages(relayUrl).fetch, hostname: '127.0.0.1', port: a
   process.stdout.write(`\n  app     http://127.0.0.1:${taken}\n  relay   ${relayUrl}\n  mirror  ${join(data, 'mirror.db')}\n\n`)
 })
 
-for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM'])) process.once(signal, () => relay.child.kill('SIGTERM'))
+// The relay drains and ends, and we with it. A terminal's Ctrl-C reaches it without us, and a second signal would cut its draining short.
+process.on('SIGINT', () => process.stdin.isTTY || stop())
+process.on('SIGTERM', stop)
 relay.child.once('exit', (code) => {
   app.close()
   process.exit(code ?? 1)
 })
+
+function stop() {
+  if (!relay.child.killed) relay.child.kill('SIGTERM')
+}
 
 /** Starts `rejoin serve`; `listening` is the address of its one line on standard output. */
 function startRelay() {
