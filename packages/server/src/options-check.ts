@@ -48,7 +48,8 @@ export function refuseUnknown(given: object, known: readonly string[], what: str
 /** The name among `known` that somebody who wrote `word` may have meant. */
 export function nearest(word: string, known: readonly string[]): string | undefined {
   const bound = Math.max(1, Math.floor(word.length / 3))
-  const ranked = known.map((name) => ({ name, edits: distance(word.toLowerCase(), name.toLowerCase()) })).sort((a, b) => a.edits - b.edits)
+  const edits = (name: string): number => (letters(word) === letters(name) ? 1 : distance(word.toLowerCase(), name.toLowerCase()))
+  const ranked = known.map((name) => ({ name, edits: edits(name) })).sort((a, b) => a.edits - b.edits)
   const [best] = ranked
   return best !== undefined && best.edits <= bound ? best.name : undefined
 }
@@ -139,6 +140,11 @@ function shown(value: unknown): string {
 
 function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** Equal for words whose letters are in another order, which is one slip of the hand. */
+function letters(word: string): string {
+  return [...word.toLowerCase()].sort().join('')
 }
 
 /** Levenshtein distance, one row at a time. */
