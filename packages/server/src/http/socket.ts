@@ -13,8 +13,8 @@ import type { RelaySocket, SocketListener } from '../relay/peer.ts'
 export interface NativeSockets {
   /** Answers the upgrade; the socket belongs to it from then on. */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void
-  /** Ends what is still open, without asking. */
-  terminate(): void
+  /** Resolves when all are closed; what is still open after `ms` is ended without asking. */
+  closed(ms: number): Promise<void>
 }
 
 /** What native sockets need. */
@@ -43,8 +43,13 @@ export function createNativeSockets({ limits, connect, fault }: NativeSocketPort
         attach(ws, socket, request, connect, fault)
       })
     },
-    terminate() {
-      for (const ws of server.clients) ws.terminate()
+    async closed(ms) {
+      const late = setTimeout(() => {
+        for (const ws of server.clients) ws.terminate()
+      }, ms)
+      // server.clients loses a socket in the same event that is waited for here.
+      await Promise.all([...server.clients].map((ws) => new Promise<void>((resolve) => ws.once('close', () => resolve()))))
+      clearTimeout(late)
     },
   }
 }

@@ -19,7 +19,7 @@ import { Owners } from './owners.ts'
 import type { ReadDocument, Turns } from './reading.ts'
 import { Place, Recent } from './reading.ts'
 
-/** Decides when a document is folded, in the background. */
+/** Folds documents in the background, in a thread of its own. */
 export interface Compactor {
   /** Looks at a document that has grown. Resolves once its snapshot was replaced; undefined when nothing is to be done. */
   consider(head: DocumentHead): Promise<void> | undefined

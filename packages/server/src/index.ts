@@ -1,0 +1,20 @@
+/**
+ * `@rejoin/server`: the relay and what it can be told.
+ */
+
+// The relay
+export { createRelay, createServer } from './server.ts'
+export type { Relay, Server } from './server.ts'
+
+// Options
+export { defineConfig } from './config.ts'
+export type { Duration, ServerOptions } from './options.ts'
+export type { Logger } from './logger.ts'
+
+// Who may do what
+export { jwt } from './http/authorize.ts'
+export type { JwtOptions } from './http/authorize.ts'
+export type { AuthRequest, Authorize, Grant } from './relay/grant.ts'
+
+// Sinks: one entry of its own each, such as @rejoin/server/sinks/sqlite
+export type { SinkSpec } from './sinks/sink.ts'

@@ -1,0 +1,168 @@
+/**
+ * Joins log, relay and network into a running relay: `createRelay` to embed in an HTTP server of one's own, `createServer` with a port.
+ */
+import type { IncomingMessage, Server as HttpServer } from 'node:http'
+import { STATUS_CODES, createServer as createHttpServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import type { Duplex } from 'node:stream'
+import { getRequestListener } from '@hono/node-server'
+import type { Hono } from 'hono'
+import type { ErrorCode } from '@rejoin/shared'
+import { ERRORS, SyncError, systemClock } from '@rejoin/shared'
+import { createApp } from './http/app.ts'
+import { checkedAuthorize } from './http/authorize.ts'
+import { createMetrics } from './http/metrics.ts'
+import { originPolicy, originProblem } from './http/origin.ts'
+import { createNativeSockets } from './http/socket.ts'
+import { checkOptions } from './options-check.ts'
+import type { ServerOptions } from './options.ts'
+import type { RelayCore } from './relay/relay.ts'
+import { createRelayCore } from './relay/relay.ts'
+import { openSqliteLog } from './storage/sqlite.ts'
+
+/** A relay without a port. */
+export interface Relay {
+  /** Everything over plain HTTP: `/healthz`, `/readyz`, `/metrics`, `/v1/documents/<id>`. */
+  readonly app: Hono
+  /** Takes an upgrade request of `/sync`; false when the address is not one of its own, and the socket is still the caller's. */
+  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): boolean
+  /** Drains and closes: what was taken becomes durable and is answered, every peer is told when to come back. Within 5 s. */
+  close(): Promise<void>
+}
+
+/** A relay that listens. */
+export interface Server {
+  /** `http://host:port`. */
+  readonly url: string
+  readonly port: number
+  /** Stops listening, drains and closes, within 5 s. */
+  close(): Promise<void>
+}
+
+/** Connections that may wait to be accepted: all clients come back at once after a restart. */
+const BACKLOG = 4096
+/** How long answers may take while draining, in ms. */
+const DRAIN_MS = 3000
+
+/**
+ * A relay on the log in `options.data`. Rejects with `SyncError`: `bad_option`, `store_in_use`, `store_failed`, `storage_failed`.
+ * When a durability barrier fails, nothing is acknowledged any more and an error is thrown that nobody can catch: the process must end, and start again.
+ */
+export async function createRelay(options: ServerOptions = {}): Promise<Relay> {
+  const { auth, data, limits, logger, ...rest } = checkOptions(options)
+  const log = await openSqliteLog({ directory: data })
+  const authorize = checkedAuthorize(auth, systemClock)
+  const origin = originPolicy({ auth, ...rest })
+  let unready: ErrorCode | undefined
+  const core = createRelayCore({
+    log, clock: systemClock, random: Math.random, limits, authorize,
+    defer: (run) => void setImmediate(run),
+    report: (what, details) => logger.error(details, what),
+    fatal: (error) => {
+      unready = 'storage_failed'
+      logger.error({ reason: error.message }, 'the storage failed: nothing is acknowledged any more, and the process ends')
+      process.nextTick(() => {
+        throw error
+      })
+    },
+  })
+  const sockets = createNativeSockets({ limits, connect: core.connect, fault: (error) => logger.error({ reason: String(error) }, 'a socket met a fault of the relay') })
+  const metrics = createMetrics(relayMetrics(core))
+  const app = createApp({
+    authorize, origin, metrics,
+    documents: { state: () => Promise.reject(new SyncError('internal', 'this relay cannot read whole documents yet')) },
+    unready: () => unready,
+    failed: (error) => logger.error({ code: error.code, reason: error.reason }, 'a request failed'),
+  })
+  return {
+    app,
+    upgrade(request, socket, head) {
+      if (pathOf(request) !== '/sync') return false
+      socket.on('error', () => undefined)
+      const problem = originProblem({ host: request.headers.host, origin: request.headers.origin }, origin)
+      if (problem !== undefined) refuse(socket, 'forbidden', problem)
+      else if (unready !== undefined) refuse(socket, unready, 'the relay is not ready')
+      else sockets.upgrade(request, socket, head)
+      return true
+    },
+    async close() {
+      unready ??= 'draining'
+      await within(DRAIN_MS, core.drain())
+      await sockets.closed(DRAIN_MS / 2)
+      await log.close()
+    },
+  }
+}
+
+/** A relay that listens on `options.host` and `options.port`. Rejects as `createRelay` does, or with `bad_option` when the address cannot be had. */
+export async function createServer(options: ServerOptions = {}): Promise<Server> {
+  const { host, port } = checkOptions(options)
+  const relay = await createRelay(options)
+  const answer = getRequestListener(relay.app.fetch)
+  const http = createHttpServer((request, response) => void answer(request, response))
+  http.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+    if (!relay.upgrade(request, socket, head)) refuse(socket, 'not_found', 'there is nothing to upgrade to at this address')
+  })
+  try {
+    await listen(http, host, port)
+  } catch (cause) {
+    await relay.close()
+    throw new SyncError('bad_option', `cannot listen on ${host}:${port}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause })
+  }
+  const address = http.address() as AddressInfo
+  return {
+    url: `http://${host.includes(':') ? `[${host}]` : host}:${address.port}`,
+    port: address.port,
+    async close() {
+      const closed = new Promise<void>((resolve) => http.close(() => resolve()))
+      http.closeIdleConnections()
+      await relay.close()
+      http.closeAllConnections()
+      await closed
+    },
+  }
+}
+
+function listen(http: HttpServer, host: string, port: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    http.once('error', reject)
+    http.listen({ host, port, backlog: BACKLOG }, () => {
+      http.off('error', reject)
+      resolve()
+    })
+  })
+}
+
+function pathOf(request: IncomingMessage): string {
+  const url = request.url ?? '/'
+  const end = url.indexOf('?')
+  return end < 0 ? url : url.slice(0, end)
+}
+
+/** Answers an upgrade that cannot be. */
+function refuse(socket: Duplex, code: ErrorCode, message: string): void {
+  const { http, hint } = ERRORS[code]
+  const body = JSON.stringify({ error: { code, message, hint } })
+  socket.end(
+    `HTTP/1.1 ${http} ${STATUS_CODES[http] ?? ''}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\n${http === 503 ? 'Retry-After: 1\r\n' : ''}\r\n${body}`,
+  )
+}
+
+async function within(ms: number, work: Promise<void>): Promise<void> {
+  let cancel: () => void = () => undefined
+  const late = new Promise<void>((resolve) => {
+    cancel = systemClock.after(ms, resolve)
+  })
+  await Promise.race([work, late])
+  cancel()
+}
+
+function relayMetrics(core: RelayCore): Parameters<typeof createMetrics>[0] {
+  return [
+    { name: 'rejoin_peers', help: 'Native sockets that are open.', type: 'gauge', read: () => core.stats().peers },
+    { name: 'rejoin_documents', help: 'Documents in memory.', type: 'gauge', read: () => core.stats().documents },
+    { name: 'rejoin_pushes_waiting', help: 'Pushes taken and not yet answered.', type: 'gauge', read: () => core.stats().waiting },
+    { name: 'rejoin_batches_total', help: 'Transactions of the log.', type: 'counter', read: () => core.stats().batches },
+    { name: 'rejoin_pushes_total', help: 'Pushes that went through a transaction.', type: 'counter', read: () => core.stats().items },
+  ]
+}
