@@ -1,0 +1,239 @@
+/**
+ * Joins store, transport, replicas and connection (steps 1 to 3 of the path); nothing else in the package joins.
+ */
+import { SyncError, createReadable, parseDocumentId, toSyncError } from '@rejoin/shared'
+import type { Clock, DocumentId, Random, RandomBytes, Readable } from '@rejoin/shared'
+import { Connection } from './connection.ts'
+import { createHandle } from './handle.ts'
+import type { Replica } from './handle.ts'
+import { SharedReplica } from './replica.ts'
+import type { Status, StorageStatus } from './status.ts'
+import { sameStatus } from './status.ts'
+import type { Store, StoreFactory } from './stores/store.ts'
+import { Tending } from './tending.ts'
+import type { Transport } from './transports/transport.ts'
+import type { WaitOptions } from './waits.ts'
+import { abortable } from './waits.ts'
+
+/** Options of `createClient`. */
+export interface ClientOptions {
+  /** The relay: `http:`, `https:`, `ws:` or `wss:`. `/sync` is added unless the path ends in it. */
+  readonly url: string
+  /**
+   * What the relay is told of the user: a token, or a function that gives a fresh one. It is asked at every dial and when the relay asks for renewal. A `SyncError` with code `unauthorized` thrown by it shows as
+   * `needs-auth`; anything else it throws counts as being offline. @default none
+   */
+  readonly token?: string | (() => string | Promise<string>) | undefined
+  /** Where this device keeps documents. @default `indexeddb()` in browsers; elsewhere it must be given */
+  readonly store?: StoreFactory | undefined
+  /** What the application's records are like: `defineSchema` of `@rejoin/shared`. Replicas hand it to typed collections. */
+  readonly schema?: unknown
+}
+
+/** What differs between a browser, Node and a simulated world. */
+export interface Platform {
+  readonly clock: Clock
+  readonly random: Random
+  readonly randomBytes: RandomBytes
+  readonly transport: Transport
+  /** Tells when things may have changed: online, visible, resumed. Returns the unsubscribe. */
+  readonly wake: (listener: () => void) => () => void
+  readonly defaultStore?: (() => StoreFactory) | undefined
+}
+
+/** One device's connection to one relay, and its documents. */
+export interface Client {
+  readonly status: Readable<Status>
+  /** A handle on the document's replica, at once. Throws `bad_document`, `closed`. */
+  open(document: string): Replica
+  /** Waits for every edit so far, of every document on this device. Rejects with the first one that was refused for good; stays pending while offline. */
+  wait(options?: WaitOptions): Promise<void>
+  /** Commits what was made and ends everything. With `waitFor: 'relay'` it first waits for the relay, until the signal fires or an edit is refused. `unsent`: edits on this device that the relay has not acknowledged. */
+  close(options?: { readonly waitFor?: 'relay' | undefined; readonly signal?: AbortSignal | undefined }): Promise<{ readonly unsent: number }>
+}
+
+interface Entry {
+  readonly replica: SharedReplica
+  handles: number
+  /** What it adds to the client's status now. */
+  counted: Status
+}
+
+const EMPTY: Status = { connection: { name: 'connecting' }, storage: { name: 'memory' }, pending: { local: 0, relay: 0 }, held: false, quarantined: 0 }
+const AGENT = 'rejoin-client/0.1.0'
+
+/** A client from its parts. Throws `bad_option`. */
+export function assembleClient(options: ClientOptions, platform: Platform): Client {
+  return new RejoinClient(options, platform)
+}
+
+class RejoinClient implements Client {
+  readonly status: Readable<Status>
+  readonly #setStatus: (status: Status) => void
+  readonly #platform: Platform
+  readonly #connection: Connection
+  readonly #store: Promise<Store>
+  readonly #tending: Tending
+  readonly #entries = new Map<DocumentId, Entry>()
+  /** Replicas on their way out: a new one of the same document waits for its end. */
+  readonly #leaving = new Map<DocumentId, Promise<void>>()
+  readonly #sums = { local: 0, relay: 0, quarantined: 0, held: 0 }
+  #storage: StorageStatus = { name: 'memory', reason: 'the store is being opened' }
+  #closing: Promise<{ readonly unsent: number }> | undefined
+
+  constructor(options: ClientOptions, platform: Platform) {
+    const { clock, random, transport, wake, defaultStore } = platform
+    const factory = options.store ?? defaultStore?.()
+    if (factory === undefined) throw new SyncError('bad_option', 'store: say where this device keeps documents, for example sqlite({ path }) or memory()')
+    this.#platform = platform
+    this.#connection = new Connection({ url: syncUrl(options.url), token: options.token, agent: AGENT, transport, clock, random, wake })
+    const { readable, set } = createReadable<Status>({ ...EMPTY, storage: this.#storage })
+    this.status = readable
+    this.#setStatus = set
+    this.#store = openStore(factory)
+    this.#tending = new Tending(this.#store, {
+      isOpen: (document) => this.#entries.has(document) || this.#leaving.has(document),
+      open: (document) => void this.#entry(document),
+      changed: () => this.#tell(),
+    })
+    this.#store.then(
+      (store) => this.#opened(store),
+      (thrown: unknown) => this.#storeFailed(thrown),
+    )
+    this.#connection.status.subscribe(() => this.#tell())
+    this.#connection.start()
+  }
+
+  open(document: string): Replica {
+    const id = parseDocumentId(document)
+    if (this.#closing !== undefined) throw new SyncError('closed', 'the client is closed')
+    const entry = this.#entry(id)
+    entry.handles += 1
+    return createHandle(entry.replica, () => {
+      entry.handles -= 1
+      this.#onChange(entry)
+    })
+  }
+
+  async wait(options: WaitOptions = {}): Promise<void> {
+    const { to = 'relay', signal } = options
+    await Promise.all([...this.#entries.values()].map(({ replica }) => replica.waitAll(options)))
+    if (to === 'local') return
+    await this.#tending.begun(signal)
+    // Of documents that are closed, or open in other tabs only.
+    while (this.#tending.rows > 0) {
+      const { parked } = this.#tending
+      if (parked !== undefined) throw parked
+      await abortable<void>(signal, (resolve) => this.status.subscribe(() => resolve()))
+      await Promise.all([...this.#entries.values()].map(({ replica }) => replica.waitAll(options)))
+    }
+  }
+
+  close(options: Parameters<Client['close']>[0] = {}): Promise<{ readonly unsent: number }> {
+    this.#closing ??= this.#close(options)
+    return this.#closing
+  }
+
+  async #close({ waitFor, signal }: NonNullable<Parameters<Client['close']>[0]>): Promise<{ readonly unsent: number }> {
+    // Whatever ends the wait, closing goes on; `unsent` says what is left.
+    if (waitFor === 'relay') await this.wait({ to: 'relay', signal }).catch(() => undefined)
+    this.#tending.close()
+    const entries = [...this.#entries.values()]
+    await Promise.all([...entries.map(({ replica }) => replica.close()), ...this.#leaving.values()])
+    const unsent = this.status.get().pending.relay
+    this.#connection.close()
+    await this.#store.then((store) => store.close(), () => undefined)
+    this.#tell()
+    return { unsent }
+  }
+
+  #entry(document: DocumentId): Entry {
+    const found = this.#entries.get(document)
+    if (found !== undefined && !found.replica.isDestroyed) return found
+    if (found !== undefined) this.#leave(found)
+    const { clock, random, randomBytes } = this.#platform
+    const before = Promise.all([this.#leaving.get(document), this.#tending.yield(document)])
+    const replica: SharedReplica = new SharedReplica({
+      document, connection: this.#connection, store: before.then(() => this.#store), clock, random, randomBytes, onChange: () => this.#onChange(entry),
+    })
+    const entry: Entry = { replica, handles: 0, counted: EMPTY }
+    this.#entries.set(document, entry)
+    return entry
+  }
+
+  /** Counts what changed; closes a replica that nobody looks at and that has nothing left to do. */
+  #onChange(entry: Entry): void {
+    const { replica } = entry
+    const now = replica.status.get()
+    this.#count(entry.counted, -1)
+    this.#count(now, 1)
+    entry.counted = now
+    if (entry.handles === 0 && replica.isIdle && this.#closing === undefined && this.#entries.get(replica.document) === entry) this.#leave(entry)
+    this.#tell()
+  }
+
+  #leave(entry: Entry): void {
+    const { document } = entry.replica
+    this.#entries.delete(document)
+    const left = entry.replica.close().finally(() => {
+      this.#count(entry.counted, -1)
+      entry.counted = EMPTY
+      if (this.#leaving.get(document) === left) this.#leaving.delete(document)
+      this.#tending.left(document)
+      this.#tell()
+    })
+    this.#leaving.set(document, left)
+  }
+
+  #count({ pending, quarantined, held }: Status, sign: 1 | -1): void {
+    this.#sums.local += sign * pending.local
+    this.#sums.relay += sign * pending.relay
+    this.#sums.quarantined += sign * quarantined
+    this.#sums.held += held ? sign : 0
+  }
+
+  #opened(store: Store): void {
+    this.#storage = { name: store.durability }
+    store.watch((notice) => {
+      this.#entries.get(notice.document)?.replica.notice(notice)
+      this.#tending.notice()
+    })
+    this.#tending.begin()
+    this.#tell()
+  }
+
+  #storeFailed(thrown: unknown): void {
+    this.#storage = { name: 'failed', reason: toSyncError(thrown, 'store_failed').reason }
+    this.#tell()
+  }
+
+  #tell(): void {
+    const failed = [...this.#entries.values()].find(({ counted }) => counted.storage.name === 'failed')
+    const next: Status = {
+      connection: this.#connection.status.get(),
+      storage: failed?.counted.storage ?? this.#storage,
+      pending: { local: this.#sums.local, relay: this.#sums.relay + this.#tending.rows },
+      held: this.#sums.held > 0,
+      quarantined: this.#sums.quarantined + this.#tending.refused,
+    }
+    if (!sameStatus(this.status.get(), next)) this.#setStatus(next)
+  }
+}
+
+async function openStore(factory: StoreFactory): Promise<Store> {
+  try {
+    return await factory.open()
+  } catch (error) {
+    throw toSyncError(error, 'store_failed')
+  }
+}
+
+/** The relay's socket address. Throws `bad_option`. */
+export function syncUrl(url: string): string {
+  const parsed = URL.canParse(url) ? new URL(url) : undefined
+  if (parsed === undefined || !/^(https?|wss?):$/u.test(parsed.protocol)) throw new SyncError('bad_option', `url: "${url}" is not an http, https, ws or wss address`)
+  parsed.protocol = parsed.protocol.replace('http', 'ws')
+  if (!parsed.pathname.endsWith('/sync')) parsed.pathname = `${parsed.pathname.replace(/\/$/u, '')}/sync`
+  parsed.hash = ''
+  return parsed.href
+}

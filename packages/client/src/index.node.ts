@@ -1,0 +1,39 @@
+/**
+ * `@rejoin/client` in Node: WebSockets from the `ws` package; the store must be given.
+ */
+import { cryptoRandom, systemClock } from '@rejoin/shared'
+import { WebSocket } from 'ws'
+import type { Client, ClientOptions } from './client.ts'
+import { assembleClient } from './client.ts'
+import type { WebSocketLike } from './transports/websocket.ts'
+import { webSocketTransport } from './transports/websocket.ts'
+
+/** A client. Throws `bad_option`. */
+export function createClient(options: ClientOptions): Client {
+  return assembleClient(options, {
+    clock: systemClock,
+    random: Math.random,
+    randomBytes: cryptoRandom,
+    // Compression is off, as the protocol says; a message above the largest of the protocol ends the socket.
+    transport: webSocketTransport((url) => new WebSocket(url, { perMessageDeflate: false, maxPayload: 16 * 1024 * 1024 }) as unknown as WebSocketLike),
+    wake: () => () => undefined,
+  })
+}
+
+// Documents
+export type { Client, ClientOptions } from './client.ts'
+export type { Edit, Quarantine, QuarantinedEdit, Replica } from './handle.ts'
+export type { Progress } from './replica.ts'
+export type { Presence } from './presence.ts'
+
+// What is true now
+export type { ConnectionStatus, Status, StorageStatus } from './status.ts'
+export type { Rung, WaitOptions } from './waits.ts'
+
+// Stores
+export { memory } from './stores/memory.ts'
+export type { StoreFactory } from './stores/store.ts'
+
+// Errors
+export { SyncError } from '@rejoin/shared'
+export type { ErrorCode, Readable } from '@rejoin/shared'

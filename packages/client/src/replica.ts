@@ -1,0 +1,366 @@
+/**
+ * One document on this device (steps 1 to 3 of the path), shared by all its handles: loads it, captures its edits, commits them, and hands them to the exchange.
+ */
+import { SyncError, createReadable, newIncarnationId, toSyncError } from '@rejoin/shared'
+import type { Clock, DocumentId, ErrorCode, IncarnationId, Random, RandomBytes, Readable } from '@rejoin/shared'
+import * as Y from 'yjs'
+import { Adoption } from './adoption.ts'
+import type { Applied } from './capture.ts'
+import { Capture, ORIGINS, applyUpdates, foldUpdates } from './capture.ts'
+import type { Batch } from './capture.ts'
+import { Commits } from './commits.ts'
+import type { Connection } from './connection.ts'
+import { Exchange } from './exchange.ts'
+import { PresenceChannel } from './presence.ts'
+import type { Status, StorageStatus } from './status.ts'
+import { sameStatus } from './status.ts'
+import type { DocumentStore, Notice, OutboxRow, Store } from './stores/store.ts'
+import { TRIM_ROWS } from './stores/store.ts'
+import type { WaitOptions } from './waits.ts'
+import { Gate, Waits } from './waits.ts'
+
+export interface ReplicaOptions {
+  readonly document: DocumentId
+  readonly connection: Connection
+  /** Rejects when the device's store cannot be opened. */
+  readonly store: Promise<Store>
+  readonly clock: Clock
+  readonly random: Random
+  readonly randomBytes: RandomBytes
+  /** Status may have changed, or the outbox may be empty now. */
+  readonly onChange: () => void
+}
+
+/** State fragments on their way, in bytes. */
+export interface Progress {
+  readonly received: number
+  readonly total: number
+}
+
+/** One document on this device. Applications see it through handles (handle.ts). */
+export class SharedReplica {
+  readonly document: DocumentId
+  readonly ydoc: Y.Doc
+  readonly incarnation: IncarnationId
+  readonly exchange: Exchange
+  readonly presence: PresenceChannel
+  readonly loaded: Gate = new Gate()
+  readonly synced: Gate = new Gate()
+  readonly status: Readable<Status>
+  readonly progress: Readable<Progress | undefined>
+  /** Whether `ydoc` was destroyed: there will be no more edits, what is pending is still sent. */
+  isDestroyed = false
+  readonly #options: ReplicaOptions
+  readonly #commits: Commits
+  readonly #capture: Capture
+  readonly #local = new Waits()
+  readonly #relay = new Waits()
+  readonly #setStatus: (status: Status) => void
+  readonly #setProgress: (progress: Progress | undefined) => void
+  readonly #abort = new AbortController()
+  readonly #unsubscribe: () => void
+  #store: DocumentStore | undefined
+  #adoption: Adoption | undefined
+  #storage: StorageStatus = { name: 'memory', reason: 'the store is being opened' }
+  #working: StorageStatus = this.#storage
+  #storeError: SyncError | undefined
+  /** Last number given to an edit, last one in the store, last one in the outbox. */
+  #last = 0
+  #committed = 0
+  #offered = 0
+  #isNew = true
+  #rows = 0
+  #closing: Promise<void> | undefined
+
+  constructor(options: ReplicaOptions) {
+    const { document, clock, random, randomBytes, connection } = options
+    this.#options = options
+    this.document = document
+    this.ydoc = new Y.Doc()
+    // Never a stored client id: two documents that write under one diverge for ever.
+    this.ydoc.clientID = new DataView(randomBytes(4).slice().buffer).getUint32(0)
+    this.incarnation = newIncarnationId(randomBytes)
+    const status = createReadable<Status>({ connection: connection.status.get(), storage: this.#storage, pending: { local: 0, relay: 0 }, held: false, quarantined: 0 })
+    this.status = status.readable
+    this.#setStatus = status.set
+    const progress = createReadable<Progress | undefined>(undefined)
+    this.progress = progress.readable
+    this.#setProgress = progress.set
+    this.#commits = new Commits(clock, random, { committed: (rows) => this.#onCommitted(rows), uncommitted: (rows, error) => this.#onUncommitted(rows, error), recovered: () => this.#onRecovered() })
+    this.#capture = new Capture(this.ydoc, { edit: (update) => this.#onEdit(update), pending: (update) => this.#commits.add({ updates: [update] }) })
+    this.exchange = new Exchange(this.#host(), { connection, clock, random, randomBytes })
+    this.presence = new PresenceChannel(this.ydoc, clock, (awareness) => void connection.send(this.exchange, { type: 'presence', awareness }))
+    this.#unsubscribe = connection.status.subscribe(() => this.#changed())
+    this.ydoc.on('destroy', () => {
+      this.isDestroyed = true
+      options.onChange()
+    })
+    this.exchange.outbox.admit(this.incarnation, true, 0)
+    void this.#load()
+  }
+
+  /** The batch that an edit made now is part of, and its number when it has none yet. */
+  get batch(): { readonly batch: Batch; readonly next: number } {
+    return { batch: this.#capture.batch, next: this.#last + 1 }
+  }
+
+  /** Throws unless edits may be made. */
+  assertEditable(): void {
+    if (this.#closing !== undefined || this.isDestroyed) throw new SyncError('closed', `the replica of "${this.document}" is closed`)
+    if (this.loaded.isOpen) return
+    throw this.loaded.error ?? new SyncError('not_loaded', `the replica of "${this.document}" is not loaded yet`)
+  }
+
+  /** Waits for one edit of this incarnation. */
+  wait(incarnation: IncarnationId, n: number, { to = 'relay', signal }: WaitOptions = {}): Promise<void> {
+    if (this.#closing !== undefined) return Promise.reject(closedError(this.document))
+    const acked = this.exchange.outbox.ackedOf(incarnation)
+    if (n <= acked) return Promise.resolve()
+    if (to === 'local') {
+      if (incarnation !== this.incarnation || n <= this.#committed) return Promise.resolve()
+      if (this.#storeError !== undefined) return Promise.reject(this.#storeError)
+      return this.#local.wait(incarnation, n, signal)
+    }
+    const refused = this.exchange.outbox.refusedOf(incarnation, n)
+    if (refused !== undefined) return Promise.reject(refusedError(refused, n))
+    if (this.exchange.state.name === 'replaced') return Promise.reject(new SyncError('replaced', `"${this.document}" was deleted or reset`))
+    return this.#relay.wait(incarnation, n, signal)
+  }
+
+  /** Waits for every edit so far, those of tabs that are gone included. */
+  async waitAll(options: WaitOptions): Promise<void> {
+    // Before that nobody knows what an earlier life left in the outbox.
+    if (!this.loaded.isOpen) await this.loaded.wait(options.signal)
+    const ends = new Map([[this.incarnation, this.#last]])
+    for (const { incarnation, n } of this.exchange.outbox.rows()) ends.set(incarnation, Math.max(n, ends.get(incarnation) ?? 0))
+    await Promise.all([...ends].map(([incarnation, n]) => this.wait(incarnation, n, options)))
+  }
+
+  /** Another tab committed. */
+  notice({ updates, incarnations }: Notice): void {
+    if (this.#closing !== undefined) return
+    if (updates.length > 0) {
+      this.#isNew = false
+      applyUpdates(this.ydoc, updates, ORIGINS.store, false)
+    }
+    if (incarnations.length > 0) this.#adoption?.reread()
+  }
+
+  /** Sends a refused edit again, for example after a limit was raised. Returns whether there is one. */
+  retry(incarnation: IncarnationId, n: number): boolean {
+    const row = this.exchange.outbox.retry(incarnation, n)
+    if (row === undefined) return false
+    this.#commits.add({ put: [row] })
+    this.exchange.want()
+    this.#changed()
+    return true
+  }
+
+  /** Whether nothing is left to do here once nobody looks at it: what remains waits behind a refused edit, or is another tab's. */
+  get isIdle(): boolean {
+    return this.loaded.error !== undefined || (this.loaded.isOpen && this.status.get().pending.local === 0 && this.#offered === this.#last && this.exchange.outbox.count().free === 0)
+  }
+
+  /** Ends it: what was made so far is committed first. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close()
+    return this.#closing
+  }
+
+  async #close(): Promise<void> {
+    this.#capture.end()
+    this.exchange.end()
+    this.presence.destroy()
+    await this.#commits.close()
+    this.#abort.abort()
+    this.#unsubscribe()
+    const error = closedError(this.document)
+    for (const waits of [this.#local, this.#relay]) waits.end(error)
+    for (const gate of [this.loaded, this.synced]) gate.fail(error)
+    await this.#store?.close()
+    this.#changed()
+  }
+
+  #host(): ConstructorParameters<typeof Exchange>[0] {
+    const isNew = (): boolean => this.#isNew
+    return {
+      document: this.document,
+      ydoc: this.ydoc,
+      get isNew() {
+        return isNew()
+      },
+      commit: (commit) => {
+        this.#rows += (commit.updates?.length ?? 0) + (commit.relayUpdates?.length ?? 0)
+        this.#commits.add(commit)
+      },
+      acked: (incarnation, n) => this.#onAcked(incarnation, n),
+      refused: (row) => {
+        this.#relay.failed(row.incarnation, row.n, refusedError(row, row.n))
+        this.#changed()
+      },
+      presence: (awareness) => this.presence.receive(awareness),
+      present: (online) => {
+        if (online) {
+          this.presence.online()
+        } else {
+          this.presence.offline()
+          this.synced.shut()
+        }
+      },
+      caughtUp: () => this.synced.open(),
+      replaced: (error) => {
+        this.synced.fail(error)
+        this.#relay.end(error)
+      },
+      progress: (progress) => this.#setProgress(progress),
+      changed: () => this.#changed(),
+    }
+  }
+
+  async #load(): Promise<void> {
+    try {
+      const store = await this.#options.store
+      this.#store = await store.open(this.document)
+      await this.#store.hold(this.incarnation, this.#abort.signal)
+      let loaded = await this.#store.load()
+      let applied: Applied = applyUpdates(this.ydoc, loaded.updates, ORIGINS.store, false)
+      if (applied === 'failed') {
+        loaded = await this.#store.load({ verify: true })
+        applied = applyUpdates(this.ydoc, loaded.updates, ORIGINS.store, false)
+      }
+      this.#working = { name: store.durability }
+      this.#storage = this.#working
+      this.#rows = loaded.updates.length
+      if (loaded.updates.length > 0) this.#isNew = false
+      this.#commits.attach(this.#store)
+      this.#adoption = new Adoption(this.#store, this.exchange.outbox, this.#abort.signal, {
+        adopted: (rows) => this.#onAdopted(rows), changed: () => this.#changed(), trouble: (thrown) => this.#storeTrouble(thrown),
+      })
+      this.#adoption.meet(loaded.outbox)
+      this.#begin(applied === 'failed' ? undefined : loaded.cursor)
+    } catch (thrown) {
+      this.#loadFailed(toSyncError(thrown, 'store_failed'))
+    }
+  }
+
+  #begin(cursor: Parameters<Exchange['begin']>[0]): void {
+    if (this.#closing !== undefined) return
+    this.loaded.open()
+    this.exchange.begin(cursor)
+    this.#changed()
+  }
+
+  /** Another process owns the store: going on in memory would hide that. Anything else: better in memory than not at all, and status says so. */
+  #loadFailed(error: SyncError): void {
+    if (this.#closing !== undefined) return
+    this.#storeError = error
+    this.#storage = { name: 'failed', reason: error.reason }
+    this.#local.end(error)
+    this.#commits.abandon(error)
+    if (error.code === 'store_in_use') {
+      this.loaded.fail(error)
+      this.synced.fail(error)
+      this.#changed()
+    } else {
+      this.#begin(undefined)
+    }
+  }
+
+  #onEdit(update: Uint8Array): number {
+    this.#last += 1
+    this.#rows += 1
+    this.#commits.add({ updates: [update], put: [{ incarnation: this.incarnation, n: this.#last, update }] })
+    this.#changed()
+    return this.#last
+  }
+
+  #onCommitted(rows: readonly OutboxRow[]): void {
+    const end = this.#offer(rows)
+    if (end > 0) {
+      this.#committed = Math.max(this.#committed, end)
+      this.#local.reached(this.incarnation, end)
+    }
+    this.exchange.want()
+    this.#changed()
+    this.#trim()
+  }
+
+  /** The store failed: the relay gets the edits from memory, so that they are safe somewhere. */
+  #onUncommitted(rows: readonly OutboxRow[], error: SyncError): void {
+    this.#storeError = error
+    this.#storage = { name: 'failed', reason: error.reason }
+    this.#local.end(error)
+    this.#offer(rows)
+    this.exchange.want()
+    this.#changed()
+  }
+
+  #onRecovered(): void {
+    this.#storeError = undefined
+    this.#storage = this.#working
+    this.#changed()
+  }
+
+  /** Makes own rows ready to be sent; returns the last n of them. */
+  #offer(rows: readonly OutboxRow[]): number {
+    const own = rows.filter(({ incarnation }) => incarnation === this.incarnation)
+    this.exchange.outbox.add(this.incarnation, own)
+    const end = own.at(-1)?.n ?? 0
+    this.#offered = Math.max(this.#offered, end)
+    return end
+  }
+
+  #onAcked(incarnation: IncarnationId, n: number): void {
+    this.#isNew = false
+    this.#relay.reached(incarnation, n)
+    this.#local.reached(incarnation, n)
+    // The acks must be in the store before another tab may take what is left.
+    if (this.exchange.outbox.isEmpty(incarnation)) void this.#commits.settled().then(() => this.#adoption?.release(incarnation))
+    this.#changed()
+  }
+
+  /** Rows of a tab that is gone. They may have been committed after this replica was loaded, by a tab that had no time to tell. */
+  #onAdopted(rows: readonly OutboxRow[]): void {
+    this.#isNew = false
+    applyUpdates(this.ydoc, rows.map(({ update }) => update), ORIGINS.store, false)
+    this.exchange.want()
+  }
+
+  #trim(): void {
+    if (this.#rows < TRIM_ROWS || this.#store === undefined) return
+    this.#rows = 1
+    this.#store.trim(foldUpdates).catch((thrown: unknown) => this.#storeTrouble(thrown))
+  }
+
+  /** A read or a trim failed; commits say by themselves whether they work. */
+  #storeTrouble(thrown: unknown): void {
+    const error = toSyncError(thrown, 'store_failed')
+    if (this.#closing !== undefined || error.code === 'aborted') return
+    this.#storage = { ...this.#storage, reason: error.reason }
+    this.#changed()
+  }
+
+  #changed(): void {
+    const { outbox } = this.exchange
+    const { pending, refused } = outbox.count()
+    const relay = pending + (this.#adoption?.elsewhere ?? 0) + (this.#last - this.#offered)
+    const local = this.#last - Math.max(this.#committed, outbox.ackedOf(this.incarnation))
+    const closed = this.#closing !== undefined
+    const next: Status = {
+      connection: closed ? { name: 'closed' } : this.#options.connection.status.get(), storage: this.#storage, pending: { local, relay },
+      held: relay > 0 && this.exchange.isHeld, quarantined: refused,
+    }
+    if (!sameStatus(this.status.get(), next)) this.#setStatus(next)
+    this.#options.onChange()
+  }
+}
+
+function closedError(document: DocumentId): SyncError {
+  return new SyncError('closed', `the replica of "${document}" is closed`)
+}
+
+/** Why edit `n` will not reach the relay: it was refused, or waits behind one that was. */
+function refusedError({ refused, incarnation, n }: OutboxRow, wanted: number): SyncError {
+  const which = n === wanted ? 'the edit was refused' : `the edit waits behind ${incarnation}/${n}, which was refused`
+  return new SyncError((refused?.code ?? 'internal') as ErrorCode, `${which}: ${refused?.message ?? ''}`)
+}

@@ -1,0 +1,160 @@
+/**
+ * Documents on this device that nobody has open here but whose edits are not sent (step 2 of the path): counted, and opened in the background when their tab is gone.
+ */
+import { SyncError, toSyncError } from '@rejoin/shared'
+import type { DocumentId } from '@rejoin/shared'
+import type { DocumentStore, Store } from './stores/store.ts'
+import { Gate } from './waits.ts'
+
+export interface TendingHost {
+  /** Whether a replica of the document lives in this client. */
+  isOpen(document: DocumentId): boolean
+  /** Open a replica that nobody looks at: it sends what nobody holds, and closes. */
+  open(document: DocumentId): void
+  changed(): void
+}
+
+/** Replicas opened in the background at once. */
+const AT_ONCE = 8
+
+interface Counted {
+  readonly rows: number
+  readonly refused: number
+}
+
+export class Tending {
+  readonly #store: Promise<Store>
+  readonly #host: TendingHost
+  readonly #abort = new AbortController()
+  readonly #begun = new Gate()
+  /** By the store's last count. */
+  #counts = new Map<DocumentId, Counted>()
+  /** Documents whose holders are waited for, with the way to end that. */
+  readonly #watched = new Map<DocumentId, { readonly stop: () => void; readonly stopped: Promise<void> }>()
+  readonly #opened = new Set<DocumentId>()
+  /** Documents of which nothing more can be sent: what is left waits behind a refused edit. */
+  readonly #parked = new Set<DocumentId>()
+  #counting = false
+  #stale = false
+
+  constructor(store: Promise<Store>, host: TendingHost) {
+    this.#store = store
+    this.#host = host
+  }
+
+  /** Edits that wait in documents that have no replica here. */
+  get rows(): number {
+    return this.#sum('rows')
+  }
+
+  get refused(): number {
+    return this.#sum('refused')
+  }
+
+  /** Why edits of a closed document cannot be sent. */
+  get parked(): SyncError | undefined {
+    const document = [...this.#parked].find((id) => !this.#host.isOpen(id) && this.#counts.has(id))
+    return document === undefined ? undefined : new SyncError('limit', `edits of "${document}" wait behind one that was refused: open it to see its quarantine`)
+  }
+
+  begin(): void {
+    this.#recount()
+  }
+
+  /** Resolves after the first count. */
+  begun(signal: AbortSignal | undefined): Promise<void> {
+    return this.#begun.wait(signal)
+  }
+
+  /** Another tab committed something. */
+  notice(): void {
+    this.#recount()
+  }
+
+  /** A replica of the document is about to be opened: the store's handle on it must be free. */
+  async yield(document: DocumentId): Promise<void> {
+    const watch = this.#watched.get(document)
+    watch?.stop()
+    await watch?.stopped
+  }
+
+  /** A replica of the document has closed. */
+  left(document: DocumentId): void {
+    if (this.#opened.delete(document)) this.#parked.add(document)
+    this.#recount()
+  }
+
+  close(): void {
+    this.#abort.abort()
+    for (const { stop } of this.#watched.values()) stop()
+  }
+
+  #sum(key: keyof Counted): number {
+    let sum = 0
+    for (const [document, counted] of this.#counts) if (!this.#host.isOpen(document)) sum += counted[key]
+    return sum
+  }
+
+  #recount(): void {
+    this.#stale = true
+    if (!this.#counting) void this.#count()
+  }
+
+  async #count(): Promise<void> {
+    this.#counting = true
+    try {
+      const store = await this.#store
+      while (this.#stale && !this.#abort.signal.aborted) {
+        this.#stale = false
+        const counts = await store.pending()
+        this.#counts = new Map(counts.map(({ document, rows, refused }) => [document, { rows, refused }]))
+        this.#begun.open()
+        this.#host.changed()
+        this.#tend(store)
+      }
+    } catch (thrown) {
+      this.#begun.fail(toSyncError(thrown, 'store_failed'))
+    } finally {
+      this.#counting = false
+    }
+  }
+
+  #tend(store: Store): void {
+    for (const [document, { rows }] of this.#counts) {
+      if (rows === 0 || this.#host.isOpen(document) || this.#watched.has(document) || this.#parked.has(document)) continue
+      if (this.#watched.size + this.#opened.size >= AT_ONCE) return
+      this.#watch(store, document)
+    }
+  }
+
+  /** Waits until an incarnation of the document is free, without building the document. */
+  #watch(store: Store, document: DocumentId): void {
+    const abort = new AbortController()
+    const signal = AbortSignal.any([abort.signal, this.#abort.signal])
+    const stopped = this.#awaitFree(store, document, signal).then((free) => {
+      this.#watched.delete(document)
+      if (free && !signal.aborted && !this.#host.isOpen(document)) {
+        this.#opened.add(document)
+        this.#host.open(document)
+      }
+    })
+    this.#watched.set(document, { stop: () => abort.abort(), stopped })
+  }
+
+  async #awaitFree(store: Store, document: DocumentId, signal: AbortSignal): Promise<boolean> {
+    let rows: DocumentStore | undefined
+    try {
+      const opened = await store.open(document)
+      rows = opened
+      const incarnations = new Set((await opened.outbox()).map(({ incarnation }) => incarnation))
+      const release = await Promise.any([...incarnations].map((incarnation) => opened.hold(incarnation, signal)))
+      release()
+      return true
+    } catch {
+      // Aborted, or nothing is left, or the store fails: a replica that is opened says so in its status.
+      return false
+    } finally {
+      await rows?.close()
+    }
+  }
+}
