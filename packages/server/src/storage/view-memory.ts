@@ -32,8 +32,14 @@ export function createMemoryView(id: string): ViewStore {
     if (top === undefined || top.settled) return last()
     return Math.max(oldest, versions.findLast(({ settled }) => settled)?.version ?? 0)
   }
+  const refuseOld = (entries: readonly ProjectedEntry[]): void => {
+    let version = last()
+    for (const entry of entries) {
+      if (entry.version <= version) throw new Error(`version ${entry.version} was given before`)
+      version = entry.version
+    }
+  }
   const write = (entry: ProjectedEntry): void => {
-    if (entry.version <= last()) throw new Error(`version ${entry.version} was given before`)
     let bytes = 0
     for (const { collection, id: record, value } of entry.changes) {
       const key = { collection, document: entry.document, id: record }
@@ -83,6 +89,7 @@ export function createMemoryView(id: string): ViewStore {
     },
     standing: () => ({ source, version: last(), places: [...places.values()] }),
     commit: (commit) => {
+      refuseOld(commit.entries)
       for (const entry of commit.entries) write(entry)
       for (const document of commit.documents) documents.set(document.document, document)
       for (const document of commit.gone ?? []) forget(document)
