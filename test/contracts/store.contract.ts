@@ -347,7 +347,11 @@ export async function rejects(promise: Promise<unknown>, code: string): Promise<
 /** Deep equality by a canonical text; properties that are undefined count as absent. */
 export function same(found: unknown, expected: unknown): void {
   const [is, shall] = [print(found), print(expected)]
-  if (is !== shall) throw new Error(`is    ${is}\nnot   ${shall}`)
+  if (is === shall) return
+  let at = 0
+  while (is[at] === shall[at]) at++
+  const around = (text: string): string => text.slice(Math.max(0, at - 200), at + 200)
+  throw new Error(`they differ at character ${at}:\nis    ${around(is)}\nnot   ${around(shall)}`)
 }
 
 function single(name: string, run: (store: Store) => Promise<void>): StoreCase {

@@ -62,12 +62,12 @@ export async function loadDriver(names: readonly DriverName[] = ['node:sqlite', 
   )
 }
 
-/** SQLite's primary result code of an error, by either driver; undefined when it is not one of SQLite. */
+/** SQLite's primary result code of an error, by either driver: -1 for one that is not told apart here, undefined for an error that is not of SQLite. */
 export function sqliteCode(error: unknown): number | undefined {
   const { errcode, code } = error as { errcode?: unknown; code?: unknown }
   if (typeof errcode === 'number') return errcode & 0xff
-  if (typeof code !== 'string') return undefined
-  return Object.entries(SQLITE).find(([name]) => code === `SQLITE_${name}` || code.startsWith(`SQLITE_${name}_`))?.[1]
+  if (typeof code !== 'string' || !code.startsWith('SQLITE_')) return undefined
+  return Object.entries(SQLITE).find(([name]) => `${code}_`.startsWith(`SQLITE_${name}_`))?.[1] ?? -1
 }
 
 /** The result codes that are told apart (sqlite.org/rescode.html). */
