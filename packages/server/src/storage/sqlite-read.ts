@@ -1,10 +1,10 @@
 /**
  * Reading the log in SQLite, synchronously, for threads of their own: the reader's, compaction's, the projector's. Sees what is committed.
  */
-import type { ChainHash, DocumentId, Seq } from '@rejoin/shared'
+import type { ChainHash, DocumentId, IncarnationId, Position, Seq } from '@rejoin/shared'
 import { fromHex, toHex } from '@rejoin/shared'
 import { chainStart } from '../log/chain.ts'
-import type { DocumentHead, FindWhat, Found, ReadFrom, SnapshotHead } from '../log/log.ts'
+import type { DocumentHead, Entry, FindWhat, Found, LogReader, ReadFrom, SnapshotHead } from '../log/log.ts'
 import { LogError } from '../log/log.ts'
 import { rowChecksum } from './checksum.ts'
 import type { EntryRow } from './pack.ts'
@@ -147,5 +147,29 @@ function statements(db: Connection) {
     entry: db.prepare<[number, number], RawEntry>(`${joined} WHERE document = ? AND e.seq = ?`),
     entries: db.prepare<[number, number, number], RawEntry>(`${joined} WHERE document = ? AND e.seq > ? ORDER BY e.seq LIMIT ?`),
     partition: db.prepare<[number, number], RawEntry>(`${joined} WHERE position > ? ORDER BY position LIMIT ?`),
+  }
+}
+
+/** The reader as the port has it, for code that also runs over other logs. */
+export function createLogReader(reader: SqliteReader): LogReader {
+  return {
+    head: async (document) => reader.head(document),
+    find: async (document, what) => reader.find(document, what),
+    read: async (from, maxBytes) => {
+      const rows = reader.read(from, maxBytes)
+      return rows === 'trimmed' ? rows : rows.map(entryFrom)
+    },
+    snapshot: async (document, seq, offset, length) => reader.snapshot(document, seq, offset, length),
+  }
+}
+
+function entryFrom({ position, seq, hash, incarnation, ...rest }: EntryRow): Entry {
+  return {
+    ...rest,
+    partition: 0,
+    position: position as Position,
+    seq: seq as Seq,
+    hash: toHex(hash) as ChainHash,
+    incarnation: toHex(incarnation) as IncarnationId,
   }
 }

@@ -38,8 +38,8 @@ type Answer<Reply> = { readonly call: number; readonly reply: Reply } | { readon
 export interface Thread<Request, Reply> {
   /** Rejects with what the thread threw, or with `gone` when it ends first. */
   ask(request: Request): Promise<Reply>
-  /** Ends the thread at once. */
-  end(): Promise<void>
+  /** Ends the thread at once; what it owes is rejected with `cause`. */
+  end(cause?: Error): Promise<void>
 }
 
 /** Options of `createThread`. */
@@ -101,8 +101,8 @@ export function createThread<Request, Reply>({ module, data, gone, heap }: Threa
           worker.postMessage(questions)
         })
       }),
-    end: async () => {
-      finish(new LogError('failed', 'the log was closed'), true)
+    end: async (cause = new LogError('failed', 'the log is closed')) => {
+      finish(cause, true)
       await worker.terminate()
     },
   }
@@ -114,22 +114,28 @@ export interface Served<Reply> {
   readonly transfer?: readonly ArrayBuffer[] | undefined
 }
 
-/** The thread's side: answers every question with what `answer` returns or throws. */
-export function serveThread<Request, Reply>(answer: (request: Request) => Served<Reply>): void {
+/** The thread's side: answers every question with what `answer` returns or throws, one after another. */
+export function serveThread<Request, Reply>(answer: (request: Request) => Served<Reply> | Promise<Served<Reply>>): void {
   const port = parentPort
   if (port === null) throw new Error('serveThread runs in a worker thread')
-  port.on('message', (questions: readonly Question<Request>[]) => {
+
+  async function answerAll(questions: readonly Question<Request>[]): Promise<void> {
     const answers: Answer<Reply>[] = []
     const transfer: ArrayBuffer[] = []
     for (const { call, request } of questions) {
       try {
-        const served = answer(request)
+        const served = await answer(request)
         answers.push({ call, reply: served.reply })
         if (served.transfer !== undefined) transfer.push(...served.transfer)
       } catch (error) {
         answers.push({ call, refusal: refusalOf(error) })
       }
     }
-    port.postMessage(answers, transfer)
+    port?.postMessage(answers, transfer)
+  }
+
+  let last = Promise.resolve()
+  port.on('message', (questions: readonly Question<Request>[]) => {
+    last = last.then(() => answerAll(questions))
   })
 }
