@@ -9,6 +9,7 @@ import { getRequestListener } from '@hono/node-server'
 import type { Hono } from 'hono'
 import type { ErrorCode } from '@rejoin/shared'
 import { ERRORS, SyncError, systemClock } from '@rejoin/shared'
+import { createDocumentReader } from './documents/read.ts'
 import { createApp } from './http/app.ts'
 import { checkedAuthorize } from './http/authorize.ts'
 import { createMetrics } from './http/metrics.ts'
@@ -49,7 +50,7 @@ const DRAIN_MS = 3000
  * When a durability barrier fails, nothing is acknowledged any more and an error is thrown that nobody can catch: the process must end, and start again.
  */
 export async function createRelay(options: ServerOptions = {}): Promise<Relay> {
-  const { auth, data, limits, logger, ...rest } = checkOptions(options)
+  const { auth, data, limits, logger, schema, ...rest } = checkOptions(options)
   const log = await openSqliteLog({ directory: data })
   const authorize = checkedAuthorize(auth, systemClock)
   const origin = originPolicy({ auth, ...rest })
@@ -68,9 +69,9 @@ export async function createRelay(options: ServerOptions = {}): Promise<Relay> {
   })
   const sockets = createNativeSockets({ limits, connect: core.connect, fault: (error) => logger.error({ reason: String(error) }, 'a socket met a fault of the relay') })
   const metrics = createMetrics(relayMetrics(core))
+  const documents = createDocumentReader({ log, schema, clock: systemClock })
   const app = createApp({
-    authorize, origin, metrics,
-    documents: { state: () => Promise.reject(new SyncError('internal', 'this relay cannot read whole documents yet')) },
+    authorize, origin, metrics, documents,
     unready: () => unready,
     failed: (error) => logger.error({ code: error.code, reason: error.reason }, 'a request failed'),
   })
@@ -89,6 +90,7 @@ export async function createRelay(options: ServerOptions = {}): Promise<Relay> {
       unready ??= 'draining'
       await within(DRAIN_MS, core.drain())
       await sockets.closed(DRAIN_MS / 2)
+      await documents.close()
       await log.close()
     },
   }
