@@ -1,0 +1,202 @@
+/**
+ * A hostile network between devices and the relay: late, cut in the middle, half open, slow to read. What it delivers it delivers in order, as TCP does.
+ */
+import type { Clock } from '@rejoin/shared'
+import type { RelayFrame } from '@rejoin/shared/wire'
+import { decodeFrames } from '@rejoin/shared/wire'
+import type { Transport, TransportListener, TransportSocket } from '#client/transports/transport.js'
+import type { RelaySocket, SocketListener } from '#server/relay/peer.js'
+import type { Chance } from './chance.ts'
+
+/** What listens at the relay's address, while it runs. */
+export interface Listening {
+  connect(socket: RelaySocket): SocketListener
+}
+
+/** One device's way to the relay. */
+export interface Access {
+  readonly transport: Transport
+  online: boolean
+  /** Breaks what is open. `silently`: neither side is told; they must find out. */
+  cut(silently: boolean): void
+}
+
+/** The network, and what its wires carried. */
+export interface Network {
+  /** Undefined while no relay runs. */
+  listening: Listening | undefined
+  access(): Access
+  /** The relay's process is gone: every socket breaks. */
+  relayDied(): void
+  /** While true nothing hostile happens any more. */
+  calm: boolean
+}
+
+/** Told of every frame that reached a device, with a number for the socket. */
+export type Tap = (socket: number, frame: RelayFrame) => void
+
+interface Wire {
+  readonly id: number
+  cut(silently: boolean): void
+  relayDied(): void
+}
+
+export function createNetwork(clock: Clock, chance: Chance, tap: Tap): Network {
+  const wires = new Set<Wire>()
+  let sockets = 0
+  const network: Network = {
+    listening: undefined,
+    calm: false,
+    relayDied: () => {
+      for (const wire of [...wires]) wire.relayDied()
+    },
+    access: () => {
+      const own = new Set<Wire>()
+      const access: Access = {
+        online: true,
+        cut: (silently) => {
+          for (const wire of [...own]) wire.cut(silently)
+        },
+        transport: (_url, listener) => dial({ clock, chance, tap, network, access, wires, own, id: sockets++ }, listener),
+      }
+      return access
+    },
+  }
+  return network
+}
+
+interface Dial {
+  readonly clock: Clock
+  readonly chance: Chance
+  readonly tap: Tap
+  readonly network: Network
+  readonly access: Access
+  readonly wires: Set<Wire>
+  readonly own: Set<Wire>
+  readonly id: number
+}
+
+/** Longest way of a message, in ms. */
+const LATENCY_MS = 120
+/** Longest stall of a reader, in ms. */
+const STALL_MS = 4000
+
+function dial({ clock, chance, tap, network, access, wires, own, id }: Dial, listener: TransportListener): TransportSocket {
+  let client: 'dialling' | 'open' | 'closed' = 'dialling'
+  let relay: SocketListener | undefined
+  /** Nothing arrives any more, and nobody is told. */
+  let severed = false
+  let upAt = 0
+  let downAt = 0
+  let upBuffered = 0
+  let downBuffered = 0
+  let paused = false
+  const held: Uint8Array[] = []
+
+  const later = (earliest: number, run: () => void): number => {
+    const at = Math.max(earliest, clock.now() + chance.random() * LATENCY_MS)
+    clock.after(at - clock.now(), run)
+    return at
+  }
+
+  function endClient(code: number, reason: string): void {
+    if (client === 'closed') return
+    client = 'closed'
+    wires.delete(wire)
+    own.delete(wire)
+    listener.closed(code, reason)
+  }
+
+  function endRelay(): void {
+    const gone = relay
+    relay = undefined
+    gone?.closed()
+  }
+
+  const wire: Wire = {
+    id,
+    cut: (silently) => {
+      severed = true
+      if (silently) return
+      later(0, endRelay)
+      later(0, () => endClient(1006, 'the network broke'))
+    },
+    relayDied: () => {
+      // A dead process is not told of its own death.
+      relay = undefined
+      if (!severed) later(downAt, () => endClient(1006, 'the relay died'))
+    },
+  }
+
+  const relaySocket: RelaySocket = {
+    get buffered() {
+      return downBuffered
+    },
+    send: (bytes) => {
+      if (relay === undefined && client !== 'dialling') return
+      const copy = bytes.slice()
+      downBuffered += copy.length
+      // A reader that stalls for a while: the relay sees its buffer grow.
+      const stall = !network.calm && chance.maybe(0.02) ? chance.random() * STALL_MS : 0
+      downAt = later(Math.max(downAt, clock.now() + stall), () => {
+        if (severed) return
+        downBuffered -= copy.length
+        if (downBuffered === 0) relay?.drained()
+        if (client === 'closed') return
+        const decoded = decodeFrames(copy)
+        if (decoded.type === 'bad') throw new Error(`the relay sent a bad frame: ${decoded.reason}`)
+        for (const frame of decoded.frames) tap(id, frame as RelayFrame)
+        listener.message(copy)
+      })
+    },
+    pause: () => {
+      paused = true
+    },
+    resume: () => {
+      paused = false
+      for (const bytes of held.splice(0)) relay?.message(bytes)
+    },
+    close: (code, reason) => {
+      later(0, endRelay)
+      // What was sent before arrives before the close does.
+      downAt = later(downAt, () => {
+        if (!severed) endClient(code, reason)
+      })
+    },
+  }
+
+  later(0, () => {
+    if (client === 'closed') return
+    if (!access.online || network.listening === undefined) {
+      endClient(1006, 'nobody there')
+      return
+    }
+    client = 'open'
+    wires.add(wire)
+    own.add(wire)
+    relay = network.listening.connect(relaySocket)
+    listener.opened()
+  })
+
+  return {
+    get buffered() {
+      return upBuffered
+    },
+    send: (bytes) => {
+      if (client !== 'open') return
+      const copy = bytes.slice()
+      upBuffered += copy.length
+      upAt = later(upAt, () => {
+        upBuffered -= copy.length
+        if (severed) return
+        if (paused) held.push(copy)
+        else relay?.message(copy)
+      })
+    },
+    close: (code, reason) => {
+      if (client === 'closed') return
+      clock.after(0, () => endClient(code, reason))
+      if (client === 'open' && !severed) upAt = later(upAt, endRelay)
+    },
+  }
+}
