@@ -4,12 +4,17 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import * as Y from 'yjs'
 import { cryptoRandom } from '@rejoin/shared'
+import type { IncarnationId, Lineage, Seq, SyncError } from '@rejoin/shared'
 import type { Client, ClientOptions } from '#client/client.js'
 import { assembleClient } from '#client/client.js'
+import type { Edit, Replica } from '#client/handle.js'
 import type { MemoryTab } from '#client/stores/memory.js'
 import { createMemoryDisk } from '#client/stores/memory.js'
-import { ScriptedRelay, canonical } from '../support/scripted-relay.ts'
+import { ScriptedRelay, canonical, hashAt, hex } from '../support/scripted-relay.ts'
 import { createVirtualClock } from '../support/virtual-clock.ts'
+
+/** Every client here draws 0.5: the first redial comes after 250 ms. */
+const REDIAL = 250
 
 let relay: ScriptedRelay
 let clock = createVirtualClock()
@@ -32,17 +37,396 @@ function connect(store: MemoryTab = createMemoryDisk().tab(), options: Partial<C
   return client
 }
 
+/** Lets everything that can happen without time happen. */
+const settle = (): Promise<void> => clock.advance(0)
+
+async function opened(client: Client, id = 'doc'): Promise<Replica> {
+  const replica = client.open(id)
+  await replica.whenLoaded()
+  await settle()
+  return replica
+}
+
+function type(replica: Replica, text: string): Edit<void> {
+  return replica.edit(() => replica.ydoc.getText('t').insert(replica.ydoc.getText('t').length, text))
+}
+
+const textOf = (doc: Y.Doc): string => doc.getText('t').toString()
+
 describe('two clients', () => {
   it('exchange edits and end equal, with nothing pending', async () => {
-    const [a, b] = [connect().open('doc'), connect().open('doc')]
-    await Promise.all([a.whenLoaded(), b.whenLoaded()])
+    const [a, b] = [await opened(connect()), await opened(connect())]
     const first = a.edit(() => a.ydoc.getText('t').insert(0, 'hello'))
     b.edit(() => b.ydoc.getMap('m').set('k', 1))
     await first.wait({ to: 'local' })
     await Promise.all([a.wait({ to: 'relay' }), b.wait({ to: 'relay' })])
-    await clock.advance(1)
-    expect(b.ydoc.getText('t').toString()).toBe('hello')
+    await settle()
+    expect(textOf(b.ydoc)).toBe('hello')
     expect(canonical(a.ydoc)).toBe(canonical(b.ydoc))
     expect(a.status.get()).toEqual({ connection: { name: 'connected' }, storage: { name: 'memory' }, pending: { local: 0, relay: 0 }, held: false, quarantined: 0 })
+  })
+
+  it('one of which was offline, whose edits arrive merged and once', async () => {
+    relay.down = true
+    const a = await opened(connect())
+    for (const letter of 'offline') type(a, letter)
+    expect(a.status.get().pending).toEqual({ local: 7, relay: 7 })
+    await settle()
+    expect(a.status.get()).toMatchObject({ connection: { name: 'offline', retryAt: 1_000_000 + REDIAL }, pending: { local: 0, relay: 7 } })
+    relay.down = false
+    await clock.advance(REDIAL)
+    expect(textOf(relay.document('doc').ydoc)).toBe('offline')
+    expect(relay.pushes().map(({ lo, hi }) => [lo, hi])).toEqual([[1, 7]])
+    expect(a.status.get()).toMatchObject({ connection: { name: 'connected' }, pending: { local: 0, relay: 0 } })
+  })
+})
+
+describe('an edit', () => {
+  it('is refused before the replica is loaded', () => {
+    const replica = connect().open('doc')
+    expect(() => replica.edit(() => 1)).toThrow(expect.objectContaining({ code: 'not_loaded' }))
+  })
+
+  it('is refused to an async function, before anything changed', async () => {
+    const replica = await opened(connect())
+    expect(() => replica.edit(async () => replica.ydoc.getMap('m').set('k', 1))).toThrow(expect.objectContaining({ code: 'bad_option' }))
+    expect(replica.ydoc.getMap('m').size).toBe(0)
+    expect(() => replica.edit(() => Promise.resolve(1))).toThrow(expect.objectContaining({ code: 'bad_option' }))
+  })
+
+  it('returns the value of its function, and an id that counts upwards', async () => {
+    const replica = await opened(connect())
+    const [one, two] = [replica.edit(() => replica.ydoc.getArray('a').push([1])), replica.edit(() => (replica.ydoc.getArray('a').push([2]), 'value'))]
+    expect(two.value).toBe('value')
+    expect(one.id.split('/')).toEqual([two.id.split('/')[0], '1'])
+    expect(two.id).toMatch(/^[0-9a-f]{32}\/2$/u)
+  })
+
+  it('that changed nothing is there at once', async () => {
+    relay.down = true
+    const replica = await opened(connect())
+    const edit = replica.edit(() => 'nothing')
+    expect(edit.id).toMatch(/\/0$/u)
+    await edit.wait({ to: 'relay' })
+  })
+
+  it('inside another is part of it', async () => {
+    const replica = await opened(connect())
+    const outer = replica.edit(() => {
+      replica.ydoc.getMap('m').set('a', 1)
+      return replica.edit(() => (replica.ydoc.getMap('m').set('b', 2), 'inner'))
+    })
+    expect(outer.value).toMatchObject({ id: outer.id, value: 'inner' })
+    expect(replica.status.get().pending.local).toBe(1)
+    await outer.value.wait({ to: 'relay' })
+  })
+
+  it('whose function throws keeps what it changed, as an edit, and throws on', async () => {
+    const replica = await opened(connect())
+    expect(() =>
+      replica.edit(() => {
+        replica.ydoc.getMap('m').set('k', 1)
+        throw new Error('half way')
+      }),
+    ).toThrow('half way')
+    await replica.wait({ to: 'relay' })
+    expect(relay.document('doc').ydoc.getMap('m').get('k')).toBe(1)
+  })
+
+  it('is one with what observers write in answer to it', async () => {
+    const replica = await opened(connect())
+    replica.ydoc.getMap('m').observe(({ transaction }) => {
+      if (transaction.origin === null) replica.ydoc.transact(() => replica.ydoc.getMap('derived').set('k', 1), 'observer')
+    })
+    replica.edit(() => replica.ydoc.getMap('m').set('k', 1))
+    expect(replica.status.get().pending.relay).toBe(1)
+    await replica.wait({ to: 'relay' })
+    expect(relay.document('doc').ydoc.getMap('derived').get('k')).toBe(1)
+  })
+
+  it('is whatever the application does to the Y.Doc, whatever its origin', async () => {
+    const replica = await opened(connect())
+    const other = new Y.Doc()
+    other.getMap('m').set('from', 'elsewhere')
+    Y.applyUpdate(replica.ydoc, Y.encodeStateAsUpdate(other), 'y-webrtc')
+    replica.ydoc.transact(() => replica.ydoc.getMap('m').set('bound', true), { binding: true })
+    expect(replica.status.get().pending.relay).toBe(2)
+    await replica.wait({ to: 'relay' })
+    expect(relay.document('doc').ydoc.getMap('m').toJSON()).toEqual({ from: 'elsewhere', bound: true })
+  })
+})
+
+describe('an update applied too early', () => {
+  it('is stored at once, and sent when what it leans on has come from the relay', async () => {
+    const source = new Y.Doc()
+    source.getText('t').insert(0, 'a')
+    const first = Y.encodeStateAsUpdate(source)
+    const before = Y.encodeStateVector(source)
+    source.getText('t').insert(1, 'b')
+    const second = Y.encodeStateAsUpdate(source, before)
+
+    const disk = createMemoryDisk()
+    const replica = await opened(connect(disk.tab()))
+    Y.applyUpdate(replica.ydoc, second, 'y-webrtc')
+    await settle()
+    expect(replica.status.get().pending.relay).toBe(0)
+    expect(disk.read(replica.document).updates).toHaveLength(1)
+
+    relay.append('doc', first, hex(77) as IncarnationId, 1)
+    await settle()
+    await replica.wait({ to: 'relay' })
+    expect(textOf(relay.document('doc').ydoc)).toBe('ab')
+    const reread = new Y.Doc()
+    for (const update of disk.read(replica.document).updates) Y.applyUpdate(reread, update)
+    expect(textOf(reread)).toBe('ab')
+  })
+})
+
+describe('rich text from elsewhere', () => {
+  const bold = (doc: Y.Doc): void => doc.getText('t').format(0, 2, { bold: true })
+  const race = (): void => {
+    relay.write('doc', (doc) => doc.getText('t').insert(0, 'abcd'))
+    const [one, two] = [new Y.Doc(), new Y.Doc()]
+    for (const doc of [one, two]) Y.applyUpdate(doc, Y.encodeStateAsUpdate(relay.document('doc').ydoc))
+    bold(one)
+    bold(two)
+    for (const doc of [one, two]) relay.append('doc', Y.encodeStateAsUpdate(doc, Y.encodeStateVector(relay.document('doc').ydoc)), hex(doc.clientID) as IncarnationId, 1)
+  }
+
+  it('makes no edit of a reader', async () => {
+    relay.script.access = () => 'read'
+    const replica = await opened(connect())
+    race()
+    await settle()
+    expect(textOf(replica.ydoc)).toBe('abcd')
+    expect(replica.status.get()).toMatchObject({ pending: { local: 0, relay: 0 }, held: false })
+  })
+
+  it('may be tidied up by a writer, which is an edit', async () => {
+    const replica = await opened(connect())
+    race()
+    await settle()
+    await replica.wait({ to: 'relay' })
+    expect(canonical(relay.document('doc').ydoc)).toBe(canonical(replica.ydoc))
+  })
+})
+
+describe('the cursor', () => {
+  it('moves over entries and own acks, and the next start resumes from it', async () => {
+    const disk = createMemoryDisk()
+    const first = connect(disk.tab())
+    const replica = await opened(first)
+    type(replica, 'mine')
+    await replica.wait({ to: 'relay' })
+    relay.write('doc', (doc) => doc.getMap('m').set('k', 1))
+    await settle()
+    expect(disk.read(replica.document).cursor?.seq).toBe(2)
+    await first.close()
+    relay.heard.length = 0
+    const again = await opened(connect(disk.tab()))
+    await again.whenSynced()
+    expect(relay.heard.find((frame) => frame.type === 'open')).toMatchObject({ cursor: { seq: 2 } })
+    expect(canonical(again.ydoc)).toBe(canonical(relay.document('doc').ydoc))
+  })
+
+  it('that the relay cannot prove leads to a full exchange, and is stored only when the relay has everything', async () => {
+    const disk = createMemoryDisk()
+    const replica = await opened(connect(disk.tab()))
+    type(replica, 'kept')
+    await replica.wait({ to: 'relay' })
+    // The relay lost its log: another epoch, nothing in it.
+    const lost = relay.document('doc')
+    Object.assign(lost, { epoch: 2, entries: [], acked: new Map(), ydoc: new Y.Doc() })
+    relay.drop()
+    let proofs = 0
+    relay.script.push = (frame) => {
+      if (frame.kind === 'state') proofs += 1
+      return frame.kind === 'state' && proofs === 1 ? { code: 'overloaded' } : undefined
+    }
+    await clock.advance(REDIAL)
+    expect(disk.read(replica.document).cursor).toMatchObject({ epoch: 1, seq: 1 })
+    type(replica, ' and on')
+    await clock.advance(20_000)
+    await replica.wait({ to: 'relay' })
+    expect(textOf(lost.ydoc)).toBe('kept and on')
+    expect(relay.pushes('state').at(-1)).toMatchObject({ lo: 1, hi: 1, covers: [{ n: 1 }] })
+    expect(disk.read(replica.document).cursor).toMatchObject({ epoch: 2, seq: 2 })
+  })
+
+  it('is asked for anew when entries do not follow one another', async () => {
+    const replica = await opened(connect())
+    relay.write('doc', (doc) => doc.getText('t').insert(0, 'one'))
+    await settle()
+    const document = relay.document('doc')
+    const [socket] = relay.sockets
+    socket?.send({ type: 'entries', handle: socket.handleOf('doc'), first: 9 as Seq, hash: hashAt(document, 9), updates: [new Uint8Array([0, 0])] })
+    await settle()
+    await clock.advance(REDIAL)
+    expect(relay.heard.filter((frame) => frame.type === 'open').at(-1)).toMatchObject({ cursor: { seq: 1 } })
+    relay.write('doc', (doc) => doc.getText('t').insert(3, ' two'))
+    await settle()
+    expect(textOf(replica.ydoc)).toBe('one two')
+  })
+
+  it('is given up when an entry leaves something pending, and a full exchange heals the replica', async () => {
+    const disk = createMemoryDisk()
+    const replica = await opened(connect(disk.tab()))
+    const source = new Y.Doc()
+    source.getText('t').insert(0, 'a')
+    const before = Y.encodeStateVector(source)
+    source.getText('t').insert(1, 'b')
+    const document = relay.document('doc')
+    Y.applyUpdate(document.ydoc, Y.encodeStateAsUpdate(source))
+    // What the relay sends leaves out the first letter.
+    document.entries.push({ update: Y.encodeStateAsUpdate(source, before), socket: undefined, incarnation: hex(5) as IncarnationId, hi: 1 })
+    for (const socket of relay.sockets) socket.follow('doc')
+    await settle()
+    expect(disk.read(replica.document).cursor?.seq).not.toBe(1)
+    await clock.advance(REDIAL)
+    expect(textOf(replica.ydoc)).toBe('ab')
+  })
+})
+
+describe('a first sync in fragments', () => {
+  beforeEach(() => {
+    relay.script.fragment = 1000
+    relay.write('doc', (doc) => doc.getText('t').insert(0, 'x'.repeat(5000)))
+  })
+
+  it('shows progress, and resumes after the connection broke', async () => {
+    relay.script.fragments = 3
+    const replica = connect().open('doc')
+    const seen: (number | undefined)[] = []
+    replica.progress.subscribe((progress) => seen.push(progress?.received))
+    await settle()
+    expect(replica.progress.get()).toMatchObject({ received: 3000 })
+    relay.script.fragments = Infinity
+    relay.drop()
+    await clock.advance(REDIAL)
+    expect(relay.heard.filter((frame) => frame.type === 'open').at(-1)).toMatchObject({ resume: { snapshotSeq: 1, offset: 3000 } })
+    await replica.whenSynced()
+    expect(textOf(replica.ydoc)).toHaveLength(5000)
+    expect(seen).toEqual([1000, 2000, 3000, 4000, 5000, undefined])
+    expect(relay.pushes('state')).toEqual([])
+  })
+
+  it('begins again when the relay has another state by now', async () => {
+    relay.script.fragments = 2
+    const replica = connect().open('doc')
+    await settle()
+    relay.script.fragments = Infinity
+    relay.drop()
+    relay.write('doc', (doc) => doc.getText('t').insert(0, 'y'.repeat(3000)))
+    await clock.advance(REDIAL)
+    await replica.whenSynced()
+    expect(textOf(replica.ydoc)).toHaveLength(8000)
+  })
+})
+
+describe('a refusal', () => {
+  it('of one edit quarantines it, lets what was merged before it through, and rejects those who wait for it and for what follows', async () => {
+    relay.down = true
+    const disk = createMemoryDisk()
+    const client = connect(disk.tab())
+    const replica = await opened(client)
+    const edits = ['a', 'b', 'c', 'd'].map((letter) => type(replica, letter))
+    const bad = edits[1]?.id
+    relay.script.push = ({ lo, hi }) => (lo <= 2 && hi >= 2 ? { code: 'limit' } : undefined)
+    relay.down = false
+    const waits = edits.map((edit) => edit.wait({ to: 'relay' }).then(() => 'relay', (error: unknown) => (error as SyncError).code))
+    await clock.advance(5000)
+    expect(await Promise.all(waits)).toEqual(['relay', 'limit', 'limit', 'limit'])
+    expect(replica.status.get()).toMatchObject({ pending: { local: 0, relay: 2 }, quarantined: 1 })
+    expect(replica.quarantine.list()).toMatchObject([{ id: bad, code: 'limit', message: 'scripted limit' }])
+    await expect(replica.wait()).rejects.toMatchObject({ code: 'limit' })
+    const apart = new Y.Doc()
+    Y.applyUpdate(apart, Y.encodeStateAsUpdate(relay.document('doc').ydoc))
+    Y.applyUpdate(apart, replica.quarantine.export(bad ?? ''))
+    expect(textOf(apart)).toBe('ab')
+    expect(() => replica.quarantine.export('nonsense')).toThrow(expect.objectContaining({ code: 'not_found' }))
+
+    // Other documents go on, and so does a new incarnation of this one.
+    const other = await opened(client, 'other')
+    type(other, 'fine')
+    await other.wait()
+
+    // It survives a restart, and is taken after all when the relay has changed its mind.
+    await client.close()
+    const again = await opened(connect(disk.tab()))
+    expect(again.quarantine.list()).toMatchObject([{ id: bad }])
+    relay.script.push = () => undefined
+    again.quarantine.retry(bad ?? '')
+    await again.wait()
+    expect(textOf(relay.document('doc').ydoc)).toBe('abcd')
+    expect(again.status.get()).toMatchObject({ pending: { relay: 0 }, quarantined: 0 })
+  })
+
+  it('that is no fault of the edit is tried again, no sooner than the relay asked', async () => {
+    const replica = await opened(connect())
+    relay.script.push = () => ({ code: 'storage_full', retryAfter: 3000 })
+    type(replica, 'x')
+    await settle()
+    expect(relay.pushes()).toHaveLength(1)
+    await clock.advance(2999)
+    expect(relay.pushes()).toHaveLength(1)
+    relay.script.push = () => undefined
+    await clock.advance(500)
+    expect(relay.pushes()).toHaveLength(2)
+    await replica.wait()
+  })
+
+  it('for want of a grant holds the outbox, until the grant rises', async () => {
+    relay.script.access = () => 'read'
+    const replica = await opened(connect())
+    type(replica, 'x')
+    await settle()
+    expect(replica.status.get()).toMatchObject({ held: true, pending: { relay: 1 } })
+    expect(relay.pushes()).toEqual([])
+    const [socket] = relay.sockets
+    socket?.send({ type: 'grant', handle: socket.handleOf('doc'), grant: 'write', code: 'ok', message: '' })
+    await replica.wait()
+    expect(replica.status.get()).toMatchObject({ held: false, pending: { relay: 0 } })
+  })
+
+  it('in a nack for want of a grant quarantines nothing', async () => {
+    const replica = await opened(connect())
+    relay.script.push = () => ({ code: 'forbidden' })
+    type(replica, 'x')
+    await settle()
+    expect(replica.status.get()).toMatchObject({ held: true, quarantined: 0, pending: { relay: 1 } })
+    relay.script.push = () => undefined
+    relay.drop()
+    await clock.advance(REDIAL)
+    await replica.wait()
+  })
+
+  it('of the document shows as held, and is asked for again', async () => {
+    relay.script.open = ({ ref }) => ({ type: 'refused', ref, code: 'forbidden', retryAfter: 0, message: 'not yours' })
+    const replica = await opened(connect())
+    type(replica, 'x')
+    await settle()
+    expect(replica.status.get()).toMatchObject({ held: true, pending: { relay: 1 } })
+    relay.script.open = () => undefined
+    await clock.advance(30_000)
+    await replica.wait()
+  })
+
+  it('of a document that was deleted uploads nothing', async () => {
+    const disk = createMemoryDisk()
+    const first = connect(disk.tab())
+    const replica = await opened(first)
+    type(replica, 'old')
+    await replica.wait()
+    relay.documents.clear()
+    relay.document('doc').lineage = hex(4242) as Lineage
+    relay.drop()
+    await settle()
+    type(replica, 'more')
+    relay.heard.length = 0
+    await clock.advance(60_000)
+    expect(relay.pushes()).toEqual([])
+    await expect(replica.wait()).rejects.toMatchObject({ code: 'replaced' })
+    await expect(replica.whenSynced()).rejects.toMatchObject({ code: 'replaced' })
+    expect(textOf(replica.ydoc)).toBe('oldmore')
   })
 })
