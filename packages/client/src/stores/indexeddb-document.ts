@@ -10,7 +10,7 @@ import type { Registry } from './indexeddb-registry.ts'
 import type { Ranges, Sorted } from './indexeddb-rows.ts'
 import { extend, sortRows, toKeys, toRanges } from './indexeddb-rows.ts'
 import type { Commit, DocumentStore, Loaded, Notice, OutboxRow } from './store.ts'
-import { TRIM_ROWS, createCommitQueue, isBehind, noticeOf, storeFailed } from './store.ts'
+import { TRIM_ROWS, createCommitQueue, isStored, noticeOf, storeFailed } from './store.ts'
 
 /** One tab's store, as its documents see it. */
 export interface Tab {
@@ -120,7 +120,7 @@ export function createDocumentStore(tab: Tab, document: DocumentId, database: Da
   async function hold(incarnation: IncarnationId, signal: AbortSignal): Promise<() => void> {
     const release = await new Promise<() => void>((resolve, reject) => {
       locks
-        .request(`rejoin:incarnation:${incarnation}`, { signal }, () => new Promise<void>((free) => resolve(free)))
+        .request(`rejoin:incarnation:${name}:${incarnation}`, { signal }, () => new Promise<void>((free) => resolve(free)))
         .catch((error: unknown) => reject(signal.aborted ? abortError(signal) : storeFailed('Web Locks', error)))
     })
     const once = (): void => {
@@ -239,9 +239,9 @@ async function write(
   for (const commit of commits) {
     added.push(...(commit.updates ?? []))
     writeOutbox(custom, commit)
-    const behind = commit.cursor !== undefined && isBehind(commit.cursor, cursor)
-    if (!behind || damaged) added.push(...(commit.relayUpdates ?? []))
-    if (!behind) cursor = commit.cursor ?? cursor
+    const stored = commit.cursor !== undefined && isStored(commit.cursor, cursor)
+    if (!stored || damaged) added.push(...(commit.relayUpdates ?? []))
+    if (!stored) cursor = commit.cursor ?? cursor
   }
   if (cursor !== before) custom.put(cursor, CURSOR)
   const kept = settled === undefined ? own : await settle(updates, custom, own, settled)

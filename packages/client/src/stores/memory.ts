@@ -16,7 +16,7 @@ import type {
   Store,
   StoreFactory,
 } from './store.ts'
-import { TRIM_ROWS, createCommitQueue, createHolds, isBehind, noticeOf, storeFailed } from './store.ts'
+import { TRIM_ROWS, createCommitQueue, createHolds, isStored, noticeOf, storeFailed } from './store.ts'
 
 /** Options of `createMemoryDisk`. */
 export interface MemoryDiskOptions {
@@ -204,7 +204,7 @@ function apply(rows: Rows, commit: Commit): void {
       if (row.incarnation === incarnation && row.n <= through && row.refused === undefined) rows.outbox.delete(key)
   }
   if (commit.discard !== undefined) rows.outbox.delete(keyOf(commit.discard))
-  if (commit.cursor !== undefined && isBehind(commit.cursor, rows.cursor)) return
+  if (commit.cursor !== undefined && isStored(commit.cursor, rows.cursor)) return
   rows.updates.push(...(commit.relayUpdates ?? []))
   rows.cursor = commit.cursor ?? rows.cursor
 }

@@ -6,7 +6,7 @@ import type { ChainHash, Cursor, DocumentId, IncarnationId, Lineage, Seq } from 
 import { fromHex, toHex } from '@rejoin/shared'
 import type { SqliteDatabase, SqliteValue } from './sqlite-driver.ts'
 import type { Commit, Loaded, OutboxRow, Pending } from './store.ts'
-import { isBehind, isReadable } from './store.ts'
+import { isStored, isReadable } from './store.ts'
 
 /** Says that a file is ours: "Rjn1" in the header of the file. */
 export const APPLICATION = 0x526a6e31
@@ -112,10 +112,10 @@ export function createRows(db: SqliteDatabase): Rows {
     for (const id of settled?.unreadable ?? []) sql.setAside.run(id)
     add(document, settled?.rescued)
     const { cursor } = commit
-    const behind = cursor !== undefined && isBehind(cursor, cursorOf(document))
+    const stored = cursor !== undefined && isStored(cursor, cursorOf(document))
     // What cannot be read may be what the stored cursor speaks of: then the relay's bytes are written all the same.
-    if (!behind || settled !== undefined) add(document, commit.relayUpdates)
-    if (cursor !== undefined && !behind)
+    if (!stored || settled !== undefined) add(document, commit.relayUpdates)
+    if (cursor !== undefined && !stored)
       sql.setCursor.run(fromHex(cursor.lineage), cursor.epoch, cursor.seq, fromHex(cursor.hash), document)
   }
 

@@ -41,7 +41,9 @@ export interface Commit {
   /** Removes one row: a discarded quarantined edit. */
   readonly discard?: { readonly incarnation: IncarnationId; readonly n: number } | undefined
   /**
-   * The cursor after `updates`. When the stored cursor has the same lineage and epoch and is already at or beyond it, another tab was faster: neither it nor `relayUpdates` are written.
+   * The cursor after `updates` and `relayUpdates`. When the stored cursor is the very same, hash included, another tab was faster: neither it nor `relayUpdates` are written. A stored cursor that is merely
+   * further says nothing: the relay may have been put back to an older state since, and what follows there is another history. So the last writer's cursor stands, which is true because whatever a tab has in
+   * memory is in the store by then.
    */
   readonly cursor?: Cursor | undefined
   /** Updates that came from the relay, up to `cursor`. Without a cursor they are always written. */
@@ -112,9 +114,9 @@ export interface StoreFactory {
 /** From this many rows of a document on, folding them is worth a transaction. y-indexeddb uses the same number. */
 export const TRIM_ROWS = 500
 
-/** Whether `stored` is already at or beyond `next`: then another tab was faster (see `Commit.cursor`). */
-export function isBehind(next: Cursor, stored: Cursor | undefined): boolean {
-  return stored !== undefined && stored.lineage === next.lineage && stored.epoch === next.epoch && stored.seq >= next.seq
+/** Whether `stored` is `next` already: then another tab was faster (see `Commit.cursor`). */
+export function isStored(next: Cursor, stored: Cursor | undefined): boolean {
+  return stored !== undefined && stored.seq === next.seq && stored.hash === next.hash && stored.lineage === next.lineage && stored.epoch === next.epoch
 }
 
 /** Whether a stored value is a Yjs update that decodes. */
