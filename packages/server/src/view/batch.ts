@@ -5,7 +5,7 @@ import type { ChainHash, DocumentId, Lineage, Position, RecordValue, Schema, Seq
 import type { Entry } from '../log/log.ts'
 import type { OpenDocument, OpenDocuments } from './documents.ts'
 import type { Projected, Touched } from './project.ts'
-import { allRecords, applyEntry, project } from './project.ts'
+import { allRecords, project } from './project.ts'
 import type { LoadedDocument } from './source.ts'
 import type { DocumentState, Key, Place, ProjectedEntry, RecordChange, Source, ViewCommit, ViewStore } from './view.ts'
 import { keyText } from './view.ts'
@@ -65,7 +65,7 @@ export function stepBatch(work: Work, schema: Schema, view: ViewStore, open: Ope
     }
     try {
       const { document, touched } = carryOut(task, schema, open, batch)
-      batch.add({ origin, seq: document.seq, settled, quiet: task.type === 'stock' }, project(document.doc, schema, touched))
+      batch.add({ origin, seq: document.seq, settled, quiet: task.type === 'stock' }, project(document.reading.doc, schema, touched))
     } catch (error) {
       open.drop(origin.document)
       batch.park(origin, error instanceof Error ? error.message : String(error), settled)
@@ -85,7 +85,7 @@ function carryOut(task: Reading, schema: Schema, open: OpenDocuments, batch: Bat
     const { entry, base } = task
     const document = base === undefined ? open.get(entry.document) : open.build(entry.document, base)
     if (document === undefined) throw new Error('the document is not open')
-    const touched = applyEntry(document.doc, schema, entry.update)
+    const touched = document.reading.apply([entry.update])
     document.seq = entry.seq
     document.bytes += entry.update.length
     return { document, touched }
@@ -93,7 +93,7 @@ function carryOut(task: Reading, schema: Schema, open: OpenDocuments, batch: Bat
   const id = task.type === 'stock' ? task.document : task.entry.document
   const document = open.build(id, task.loaded)
   // What is there now and what was: the latter may be gone, or be of a collection that is no longer declared.
-  const touched = new Map([...allRecords(document.doc, schema)].map(([collection, ids]) => [collection, new Set(ids)]))
+  const touched = new Map([...allRecords(document.reading.doc, schema)].map(([collection, ids]) => [collection, new Set(ids)]))
   for (const { collection, id: record } of batch.records(id)) touched.set(collection, (touched.get(collection) ?? new Set()).add(record))
   return { document, touched }
 }

@@ -2,13 +2,13 @@
  * Y.Docs of recently changed documents, kept so that an entry costs what it changes and not what its document holds (step 7 of the path).
  */
 import type { DocumentId, Lineage, Schema, Seq } from '@rejoin/shared'
-import * as Y from 'yjs'
-import { createReadingDoc, refuseGap } from './project.ts'
+import type { ReadingDoc } from './project.ts'
+import { createReadingDoc } from './project.ts'
 import type { LoadedDocument } from './source.ts'
 
 /** A document as of `seq`. */
 export interface OpenDocument {
-  readonly doc: Y.Doc
+  readonly reading: ReadingDoc
   readonly lineage: Lineage
   seq: Seq
   /** Of the updates applied to it: an upper bound of its size when encoded. A Y.Doc takes some twenty times that. */
@@ -31,7 +31,7 @@ export function createOpenDocuments(schema: Schema, maxBytes: number): OpenDocum
   // A Map keeps the order of insertion: the first is the least recently used.
   const open = new Map<DocumentId, OpenDocument>()
   const drop = (document: DocumentId): void => {
-    open.get(document)?.doc.destroy()
+    open.get(document)?.reading.doc.destroy()
     open.delete(document)
   }
   return {
@@ -44,13 +44,9 @@ export function createOpenDocuments(schema: Schema, maxBytes: number): OpenDocum
     },
     build: (document, { lineage, seq, updates }) => {
       drop(document)
-      const doc = createReadingDoc(schema)
-      // One transaction: nobody looks in between, and Yjs cleans up once.
-      doc.transact(() => {
-        for (const update of updates) Y.applyUpdate(doc, update)
-      })
-      refuseGap(doc)
-      const built = { doc, lineage, seq, bytes: updates.reduce((sum, update) => sum + update.length, 0) }
+      const reading = createReadingDoc(schema)
+      reading.apply(updates)
+      const built = { reading, lineage, seq, bytes: updates.reduce((sum, update) => sum + update.length, 0) }
       open.set(document, built)
       return built
     },
