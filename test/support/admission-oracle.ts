@@ -11,7 +11,7 @@ interface Store {
 }
 
 export function storeOf(doc: Y.Doc): Store {
-  return doc.store as unknown as Store
+  return doc.store
 }
 
 /** A document that does not clean up rich text after remote updates: what it holds is what the updates say. */
@@ -67,7 +67,7 @@ export function stateVector(doc: Y.Doc): Map<number, number> {
 
 /** Everything two documents must agree on, whatever order their maps have. */
 export function fingerprint(doc: Y.Doc): unknown {
-  const roots = [...doc.share].map(([name, type]) => [name, children(type)] as const).filter(([, what]) => what !== undefined)
+  const roots = [...doc.share].map(([name, type]) => [name, children(type as Y.AbstractType<unknown>)] as const).filter(([, what]) => what !== undefined)
   const deleted = [...storeOf(doc).clients].map(([client, structs]) => [client, structs.filter((struct) => struct.deleted).flatMap((struct) => spread(struct.id.clock, struct.length))] as const)
   return { roots: sortPairs(roots), deleted: sortPairs(deleted), vector: sortPairs([...stateVector(doc)]) }
 }
@@ -76,7 +76,7 @@ function spread(from: number, length: number): number[] {
   return Array.from({ length }, (_, nth) => from + nth)
 }
 
-function sortPairs<K extends string | number>(pairs: readonly (readonly [K, unknown])[]): unknown {
+function sortPairs(pairs: readonly (readonly [string | number, unknown])[]): unknown {
   return pairs.toSorted(([a], [b]) => (a < b ? -1 : 1))
 }
 

@@ -155,7 +155,7 @@ export function stateVectorOf(state: Admission): Uint8Array {
 
 /** Yjs writes the highest client id first. */
 function sorted(state: Admission): [number, Client][] {
-  return [...state.clients].sort(([a], [b]) => b - a)
+  return [...state.clients].toSorted(([a], [b]) => b - a)
 }
 
 function tooLarge(update: Uint8Array, limits: UpdateLimits): Verdict {
@@ -182,13 +182,10 @@ function addDeletes(state: Admission, triples: readonly number[]): void {
   let from = 0
   while (from < triples.length) {
     const id = triples[from] as number
-    const run: number[] = []
-    let to = from
-    for (; to < triples.length && triples[to] === id && (to === from || (triples[to - 2] as number) <= (triples[to + 1] as number)); to += 3) {
-      run.push(triples[to + 1] as number, triples[to + 2] as number)
-    }
+    let to = from + 3
+    while (to < triples.length && triples[to] === id && (triples[to - 2] as number) <= (triples[to + 1] as number)) to += 3
     const client = state.clients.get(id)
-    if (client !== undefined) insertAll((client.deleted ??= createRanges()), run, 0, run.length)
+    if (client !== undefined) insertAll((client.deleted ??= createRanges()), triples, from, to)
     from = to
   }
 }

@@ -37,7 +37,7 @@ export function skipJson(scan: Scan, limits: ValueLimits, lenient: boolean): voi
 function value(scan: Scan, at: number, to: number, limits: ValueLimits, depth: number): number {
   if (at >= to) return -1
   const { bytes } = scan
-  switch (bytes[at]) {
+  switch (bytes[at] as number) {
     case 0x22:
       return text(bytes, at, to)
     case 0x7b:
@@ -130,7 +130,7 @@ function escape(bytes: Uint8Array, at: number, to: number): number {
   return at + 5
 }
 
-const ESCAPES: ReadonlySet<number> = new Set([...'"\\/bfnrt'].map((char) => char.charCodeAt(0)))
+const ESCAPES: ReadonlySet<number> = new Set([0x22, 0x5c, 0x2f, 0x62, 0x66, 0x6e, 0x72, 0x74])
 
 function number(bytes: Uint8Array, from: number, to: number): number {
   let at = from

@@ -47,24 +47,32 @@ export function insert(ranges: Ranges, start: number, end: number): void {
   ranges.count = count - (to - from - 1)
 }
 
-/** Adds the pairs of `flat` in [from, to), whose starts ascend. */
-export function insertAll(ranges: Ranges, flat: readonly number[], from: number, to: number): void {
-  if (to - from <= FEW * 2) {
-    for (let i = from; i < to; i += 2) insert(ranges, flat[i] as number, flat[i + 1] as number)
+/** Adds the ranges of `triples` (of client, start, end) in [from, to), whose starts ascend. */
+export function insertAll(ranges: Ranges, triples: readonly number[], from: number, to: number): void {
+  if (to - from <= FEW * 3) {
+    for (let i = from; i < to; i += 3) insert(ranges, triples[i + 1] as number, triples[i + 2] as number)
     return
   }
   const { pairs } = ranges
   const last = ranges.count * 2
-  const merged = createRanges(ranges.count + (to - from) / 2)
+  const merged = new Uint32Array(last + ((to - from) / 3) * 2)
+  let length = 0
   let old = 0
-  for (let i = from; i < to; i += 2) {
-    const start = flat[i] as number
-    for (; old < last && (pairs[old] as number) <= start; old += 2) append(merged, pairs[old] as number, pairs[old + 1] as number)
-    append(merged, start, flat[i + 1] as number)
+  for (let i = from; i < to || old < last; ) {
+    const isOld = i >= to || (old < last && (pairs[old] as number) <= (triples[i + 1] as number))
+    const start = (isOld ? pairs[old] : triples[i + 1]) as number
+    const end = (isOld ? pairs[old + 1] : triples[i + 2]) as number
+    if (isOld) old += 2
+    else i += 3
+    if (length > 0 && start <= (merged[length - 1] as number)) {
+      if (end > (merged[length - 1] as number)) merged[length - 1] = end
+    } else {
+      merged[length++] = start
+      merged[length++] = end
+    }
   }
-  for (; old < last; old += 2) append(merged, pairs[old] as number, pairs[old + 1] as number)
-  ranges.pairs = merged.pairs
-  ranges.count = merged.count
+  ranges.pairs = merged
+  ranges.count = length / 2
 }
 
 /** Adds a range whose start is not below that of the last. */

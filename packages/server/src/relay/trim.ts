@@ -5,7 +5,8 @@
 import { ByteWriter } from '@rejoin/shared/wire'
 import { readUint } from './scan.ts'
 import type { Block, UpdateScan } from './update.ts'
-import { ANY, DELETED, GC, HAS_ORIGIN, HAS_RIGHT, STRING, readHeader, skipValues } from './update.ts'
+import { ANY, DELETED, GC, HAS_ORIGIN, HAS_RIGHT, STRING, readHeader } from './update.ts'
+import { openContainer, skipValues } from './values.ts'
 
 /** The new part of the update that was read without fault or gap. Written as Yjs's `diffUpdate` writes. */
 export function trimUpdate(scan: UpdateScan): Uint8Array {
@@ -71,10 +72,8 @@ const REPLACEMENT = Uint8Array.of(0xef, 0xbf, 0xbd)
 
 function skipContents(scan: UpdateScan, kind: number, count: number): void {
   if (kind === ANY) {
-    scan.depth = 0
-    scan.left[0] = count
-    scan.keyed[0] = false
-    skipValues(scan, scan.end)
+    openContainer(scan, 0, count, false)
+    skipValues(scan, scan.end, false)
     return
   }
   for (let i = 0; i < count; i++) {

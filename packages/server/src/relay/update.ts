@@ -7,8 +7,9 @@ import type { Limits } from '@rejoin/shared'
 import { skipJson } from './json.ts'
 import type { Ranges } from './ranges.ts'
 import { covers } from './ranges.ts'
-import type { Scan } from './scan.ts'
-import { fail, isText, readByte, readUint, skip, skipInt, skipKey, skipString } from './scan.ts'
+import { fail, readByte, readUint, skip, skipKey, skipString } from './scan.ts'
+import type { ValueScan } from './values.ts'
+import { OBJECT, openContainer, skipValues } from './values.ts'
 
 /** What a document holds of one Yjs client: every clock below `clock`, of which `deleted` are deleted. */
 export interface Client {
@@ -41,7 +42,7 @@ export interface Block {
 }
 
 /** An update being read. */
-export interface UpdateScan extends Scan {
+export interface UpdateScan extends ValueScan {
   readonly clients: Clients
   readonly limits: UpdateLimits
   phase: number
@@ -72,10 +73,6 @@ export interface UpdateScan extends Scan {
   parentClock: number
   /** Values of its content, or JSON texts left. */
   valueCount: number
-  // The containers around the value being read
-  depth: number
-  readonly left: number[]
-  readonly keyed: boolean[]
   // The delete set
   groupsLeft: number
   rangesLeft: number
@@ -137,7 +134,7 @@ export function readUpdate(scan: UpdateScan, pauseAt: number): boolean {
     if (scan.phase === BLOCKS) nextBlock(scan)
     else if (scan.phase === STRUCTS) nextStruct(scan)
     else if (scan.phase === VALUES) {
-      if (skipValues(scan, pauseAt)) endStruct(scan, scan.valueCount)
+      if (skipValues(scan, pauseAt, (scan.info & 31) === SUBDOCUMENT)) endStruct(scan, scan.valueCount)
     } else if (scan.phase === TEXTS) nextText(scan)
     else if (scan.phase === GROUPS) nextGroup(scan)
     else nextRange(scan)
@@ -305,59 +302,6 @@ function nextText(scan: UpdateScan): void {
   }
   scan.left[0] = left - 1
   skipJson(scan, scan.limits, true)
-}
-
-// Tags of lib0's `any`.
-const OBJECT = 118
-const ARRAY = 117
-const REFUSED_OPTIONS = ['guid', 'gcFilter'] as const
-
-function openContainer(scan: UpdateScan, depth: number, count: number, keyed: boolean): void {
-  scan.depth = depth
-  scan.left[depth] = count
-  scan.keyed[depth] = keyed
-}
-
-/** Passes over the values of the containers that are open; true when all are closed. Level 0 is the content itself. */
-export function skipValues(scan: UpdateScan, pauseAt: number): boolean {
-  while (scan.fault === undefined) {
-    const { depth } = scan
-    const left = scan.left[depth] as number
-    if (left === 0) {
-      if (depth === 0) return true
-      scan.depth = depth - 1
-      continue
-    }
-    if (scan.pos > pauseAt) return false
-    scan.left[depth] = left - 1
-    if (scan.keyed[depth] === true) {
-      const from = scan.pos
-      skipKey(scan, scan.limits.key)
-      if (depth === 1 && (scan.info & 31) === SUBDOCUMENT) checkOption(scan, from)
-    }
-    skipValue(scan)
-  }
-  return true
-}
-
-function skipValue(scan: UpdateScan): void {
-  const tag = readByte(scan)
-  if (tag === 119) skipString(scan)
-  else if (tag === 125) skipInt(scan)
-  else if (tag === 123 || tag === 122) skip(scan, 8)
-  else if (tag === 124) skip(scan, 4)
-  else if (tag === 116) skip(scan, readUint(scan))
-  else if (tag === OBJECT || tag === ARRAY) {
-    if (scan.depth >= scan.limits.depth) fail(scan, 'limit', `a value nested deeper than ${scan.limits.depth}`)
-    else openContainer(scan, scan.depth + 1, readUint(scan), tag === OBJECT)
-  } else if (tag < 120 || tag > 127) fail(scan, 'bad_bytes', `${tag} is not the tag of a value`)
-}
-
-/** Yjs spreads the options over its own: these two would make every later encoding throw, or the application's subdocument. */
-function checkOption(scan: UpdateScan, from: number): void {
-  const length = scan.bytes[from]
-  const refused = REFUSED_OPTIONS.find((name) => name.length === length && isText(scan.bytes, from + 1, name))
-  if (refused !== undefined) fail(scan, 'bad_bytes', `a subdocument with the option ${refused}`)
 }
 
 function nextGroup(scan: UpdateScan): void {
