@@ -5,6 +5,7 @@ import { cryptoRandom, systemClock } from '@rejoin/shared'
 import type { Client, ClientOptions } from './client.ts'
 import { assembleClient } from './client.ts'
 import { indexeddb } from './stores/indexeddb.ts'
+import type { Transport } from './transports/transport.ts'
 import type { WebSocketLike } from './transports/websocket.ts'
 import { webSocketTransport } from './transports/websocket.ts'
 
@@ -14,10 +15,30 @@ export function createClient(options: ClientOptions): Client {
     clock: systemClock,
     random: Math.random,
     randomBytes: cryptoRandom,
-    transport: webSocketTransport((url) => new WebSocket(url) as unknown as WebSocketLike),
+    transport: whileOnline(webSocketTransport((url) => new WebSocket(url) as unknown as WebSocketLike)),
     wake,
     defaultStore: indexeddb,
   })
+}
+
+/**
+ * Ends the socket when the browser says that the network is gone: by itself it would be found dead only after two heartbeats, and until then
+ * the status would claim a connection. Where the browser is wrong (a relay on this very machine), dialling again costs one round trip.
+ */
+function whileOnline(transport: Transport): Transport {
+  return (url, listener) => {
+    const hangUp = (): void => socket.close(1000, 'the browser says that it is offline')
+    const socket = transport(url, {
+      opened: () => listener.opened(),
+      message: (bytes) => listener.message(bytes),
+      closed: (code, reason) => {
+        window.removeEventListener('offline', hangUp)
+        listener.closed(code, reason)
+      },
+    })
+    window.addEventListener('offline', hangUp)
+    return socket
+  }
 }
 
 /** The network came back, the tab is seen again, the page left the back/forward cache, the browser thawed it. Each is only a hint: the client looks for itself. */
