@@ -37,7 +37,7 @@ function stop() {
 /** Starts `rejoin serve`; `listening` is the address of its one line on standard output. */
 function startRelay() {
   const cli = fileURLToPath(new URL('./cli.js', import.meta.resolve('@rejoin/server')))
-  const options = ['serve', '--config', join(here, 'rejoin.config.ts'), '--data', data, '--port', String(port), '--log-level', 'warn']
+  const options = ['serve', '--config', join(here, 'rejoin.config.ts'), '--data', data, '--port', String(port), '--log-level', 'error']
   const child = spawn(process.execPath, [cli, ...options], { stdio: ['ignore', 'pipe', 'inherit'], env: { ...process.env, DATA: data } })
   /** @type {Promise<string>} */
   const listening = new Promise((ready) => {

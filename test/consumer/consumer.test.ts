@@ -75,7 +75,11 @@ async function typeCheck(project: string): Promise<void> {
 }
 
 async function viteBuild(): Promise<void> {
-  await run(process.execPath, [join(root, 'node_modules/vite/bin/vite.js'), 'build', '--logLevel', 'warn', '--outDir', 'dist', '--emptyOutDir'], { cwd: consumer.folder })
+  await run(process.execPath, [join(root, 'node_modules/vite/bin/vite.js'), 'build', '--logLevel', 'warn', '--outDir', 'dist', '--emptyOutDir'], {
+    cwd: consumer.folder,
+    // Vitest's own is 'test', which would build for development.
+    env: { ...process.env, NODE_ENV: 'production' },
+  })
 }
 
 function servePages(folder: string): Promise<{ url: string; close: () => void }> {

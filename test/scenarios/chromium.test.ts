@@ -180,4 +180,5 @@ async function crash(page: Page): Promise<void> {
   // The answer never comes: whoever would send it is gone.
   session.send('Page.crash').catch(() => undefined)
   await crashed
+  await page.close()
 }

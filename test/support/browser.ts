@@ -17,9 +17,11 @@ export async function launchChromium(): Promise<Browser> {
 }
 
 /** One device: a profile of its own. */
-export function openDevice(browser: Browser, look: { readonly phone?: boolean; readonly dark?: boolean } = {}): Promise<BrowserContext> {
+export async function openDevice(browser: Browser, look: { readonly phone?: boolean; readonly dark?: boolean } = {}): Promise<BrowserContext> {
   const viewport = look.phone === true ? { width: 390, height: 800 } : { width: 1440, height: 860 }
-  return browser.newContext({ viewport, colorScheme: look.dark === true ? 'dark' : 'light', locale: 'en-GB' })
+  const device = await browser.newContext({ viewport, colorScheme: look.dark === true ? 'dark' : 'light', locale: 'en-GB' })
+  device.setDefaultTimeout(10_000)
+  return device
 }
 
 /** Opens the clinic in a new tab and waits until its own copy is loaded. */

@@ -1,7 +1,7 @@
 /**
  * Arbitrary frames for property tests: every type, every field at and around its edges.
  */
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { ERRORS } from '#shared/errors.js'
 import type { ErrorCode } from '#shared/errors.js'
 import type { Frame } from '#shared/frames.js'
@@ -10,7 +10,7 @@ import { toHex } from '#shared/ids.js'
 import { WIRE_LIMITS } from '#shared/limits.js'
 
 /** Objects with the prototype of literals, as the codec makes them. */
-const record = ((model: never, options?: object) => fc.record(model, { ...options, noNullPrototype: true } as never)) as typeof fc.record
+const record = ((model: never, options?: object) => fc.record(model, { ...options, noNullPrototype: true })) as typeof fc.record
 
 const uint = fc.oneof(fc.nat(200), fc.maxSafeNat(), fc.constantFrom(0, 127, 128, 16_383, 16_384, 2 ** 32, Number.MAX_SAFE_INTEGER))
 const seq = uint.map((value) => value as Seq)

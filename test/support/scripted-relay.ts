@@ -109,6 +109,7 @@ class ScriptedSocket {
   readonly #handles = new Map<number, { readonly id: string; sent: number }>()
   readonly #parts = new Map<number, Uint8Array[]>()
   readonly #deaf = new Set<string>()
+  readonly #present = new Map<number, Uint8Array>()
 
   constructor(relay: ScriptedRelay, socket: TransportSocket) {
     this.#relay = relay
@@ -170,6 +171,7 @@ class ScriptedSocket {
         if (script.deaf !== true) this.send({ type: 'pong', nonce: frame.nonce })
         return
       case 'presence':
+        this.#present.set(frame.handle, frame.awareness)
         for (const other of this.#relay.sockets) {
           const id = this.#handles.get(frame.handle)?.id
           if (other !== this && id !== undefined && [...other.#handles.values()].some((open) => open.id === id)) other.send({ ...frame, handle: other.handleOf(id) })
@@ -198,6 +200,9 @@ class ScriptedSocket {
     this.#handles.set(handle, { id: frame.document, sent: proved ? cursor.seq : head })
     if (mode === 'full') this.#sendState(handle, document, frame)
     this.follow(frame.document)
+    for (const other of this.#relay.sockets) {
+      for (const [theirs, awareness] of other.#present) if (other.#handles.get(theirs)?.id === frame.document) this.send({ type: 'presence', handle, awareness })
+    }
   }
 
   #sendState(handle: number, document: ScriptedDocument, { resume }: OpenFrame): void {

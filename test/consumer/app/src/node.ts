@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createClient } from '@rejoin/client'
 import { sqlite } from '@rejoin/client/sqlite'
-import type { RelayServer } from '@rejoin/server'
+import type { Server } from '@rejoin/server'
 import { createServer, defineConfig, jwt } from '@rejoin/server'
 import { sqlite as mirror } from '@rejoin/server/sinks/sqlite'
 import { SyncError } from '@rejoin/shared'
@@ -14,7 +14,7 @@ import { schema } from './schema.js'
 
 const data = mkdtempSync(join(tmpdir(), 'consumer-'))
 export const withTokens = defineConfig({ auth: jwt({ secret: 'x'.repeat(32), algorithms: ['HS256'] }) })
-const server: RelayServer = await createServer(defineConfig({ port: 0, data, schema, sinks: { mirror: mirror({ path: join(data, 'mirror.db') }) } }))
+const server: Server = await createServer(defineConfig({ port: 0, data, schema, sinks: { mirror: mirror({ path: join(data, 'mirror.db') }) } }))
 const signal = AbortSignal.timeout(10_000)
 
 const writer = createClient({ url: server.url, store: sqlite({ path: join(data, 'writer.db') }) })
