@@ -119,7 +119,8 @@ export class OpenDocument implements RelayDocument, LedgerDocument, ReadDocument
     const life = ++this.#life
     this.#state = 'loading'
     for (;;) {
-      const head = await this.log.open(this.id)
+      // A document that is there is read, which a full disk does not prevent.
+      const head = (await this.log.head(this.id)) ?? (await this.log.open(this.id))
       const admission = createAdmission(head.snapshot.admission)
       if (!(await this.#readTail(head, admission))) continue
       if (life !== this.#life) return

@@ -128,17 +128,19 @@ export function accessAt(session: Session, handle: number, now: number): Access 
 
 /** Takes one event. When the session is over, nothing has an effect. */
 export function step(session: Session, event: SessionEvent): readonly SessionEffect[] {
-  if (session.phase === 'over') return NONE
+  const { phase } = session
+  if (phase === 'over') return NONE
   switch (event.type) {
     case 'message':
       return takeMessage(session, event.bytes, event.now)
     case 'granted':
-      return takeGrant(session, event.grant, event.now)
+      return phase === 'hello' ? NONE : takeGrant(session, event.grant, event.now)
     case 'denied':
-      return over(session, event.code, event.message)
+      return phase === 'hello' ? NONE : over(session, event.code, event.message)
     case 'opened':
-      return takeOpened(session, event)
+      return phase === 'ready' ? takeOpened(session, event) : NONE
     case 'refused':
+      if (phase !== 'ready') return NONE
       session.opening--
       return [{ type: 'send', frame: event }]
     case 'answered':
@@ -250,7 +252,7 @@ function takeOpened(session: Session, event: SessionEvent & { type: 'opened' }):
   const open = session.documents.has(handle)
   if (access === 'none' && !open) return [refusedFrame(ref, 'forbidden', 'no grant on this document')]
   const opened: SessionEffect = { type: 'send', frame: { type: 'opened', ref, handle, lineage, epoch, head, grant: access, mode } }
-  if (mode === 'replaced') return [opened, leave(session, handle)]
+  if (mode === 'replaced') return open ? [opened, leave(session, handle)] : [opened]
   session.documents.set(handle, { document, access })
   return [opened, { type: 'join', handle, access }]
 }
