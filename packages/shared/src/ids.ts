@@ -86,7 +86,7 @@ export function newIncarnationId(random: RandomBytes = cryptoRandom): Incarnatio
   return toHex(random(16)) as IncarnationId
 }
 
-/** A fresh lineage. */
+/** A fresh lineage, for a document that was deleted or reset. Its first life has the lineage that its id gives: a relay that lost its log, or was put back to before the document, knows its replicas again. */
 export function newLineage(random: RandomBytes = cryptoRandom): Lineage {
   return toHex(random(16)) as Lineage
 }

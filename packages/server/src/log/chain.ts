@@ -2,13 +2,21 @@
  * The hash chain of a document's log (PROTOCOL.md §2): what makes a cursor a proof. Only the relay's log computes it.
  */
 import { hash } from 'node:crypto'
-import type { ChainHash, IncarnationId, Lineage } from '@rejoin/shared'
+import type { ChainHash, DocumentId, IncarnationId, Lineage } from '@rejoin/shared'
 import { fromHex, toHex } from '@rejoin/shared'
 
 /** Bytes of a chain hash, an incarnation and a lineage. */
 export const HASH_BYTES = 16
 /** Bytes before the update in what is hashed: previous hash, incarnation, lo, hi. */
 export const LINK_HEAD_BYTES: number = HASH_BYTES + 16 + 8 + 8
+
+/**
+ * The lineage of a document's first life: its id gives it, so that a relay which lost its log, or was put back to before the document was made, knows the replicas of the document again and takes from them what it
+ * lacks. Only delete and reset draw another.
+ */
+export function firstLineage(document: DocumentId): Lineage {
+  return toHex(digest(Buffer.from(`rejoin ${document}`))) as Lineage
+}
 
 /** hash(0) of a lineage. */
 export function chainStart(lineage: Lineage): ChainHash {

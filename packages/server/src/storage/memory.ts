@@ -2,8 +2,7 @@
  * The log in memory (step 5 of the path), for tests and the convergence world. It survives what its disk survives.
  */
 import type { ChainHash, DocumentId, IncarnationId, Lineage, Position, Seq } from '@rejoin/shared'
-import { newLineage } from '@rejoin/shared'
-import { chainNext, chainStart } from '../log/chain.ts'
+import { chainNext, chainStart, firstLineage } from '../log/chain.ts'
 import type { Append, Appended, DocumentHead, Entry, FindWhat, Found, Log, ReadFrom, Snapshot } from '../log/log.ts'
 import { LogError } from '../log/log.ts'
 import type { MemoryDisk } from './memory-disk.ts'
@@ -35,7 +34,7 @@ const EMPTY = new Uint8Array(0)
 
 /** Opens the log on `disk`: a fresh one when none is given. */
 export function createMemoryLog(disk: MemoryDisk = createMemoryDisk()): Log {
-  const { image, randomBytes } = disk
+  const { image } = disk
   const mount = disk.mount()
   const waiting: { readonly apply: () => unknown; readonly resolve: (value: never) => void; readonly reject: (error: unknown) => void }[] = []
   let committing: Promise<void> | undefined
@@ -87,7 +86,7 @@ export function createMemoryLog(disk: MemoryDisk = createMemoryDisk()): Log {
     head: (document) => read(() => headOf(image, document)),
     open: (document) =>
       write(() => {
-        if (!image.documents.has(document)) image.documents.set(document, newDocument(newLineage(randomBytes)))
+        if (!image.documents.has(document)) image.documents.set(document, newDocument(firstLineage(document)))
         return headOf(image, document) as DocumentHead
       }),
     find: (document, what) => read(() => find(image.documents.get(document), what)),

@@ -2,8 +2,8 @@
  * What the writer's thread remembers of documents between transactions, and the transaction itself: a failed one forgets everything.
  */
 import type { DocumentId, IncarnationId } from '@rejoin/shared'
-import { fromHex, newLineage } from '@rejoin/shared'
-import { chainStart } from '../log/chain.ts'
+import { fromHex } from '@rejoin/shared'
+import { chainStart, firstLineage } from '../log/chain.ts'
 import { rowChecksum } from './checksum.ts'
 import type { Connection } from './sqlite-file.ts'
 import { metaOf } from './sqlite-file.ts'
@@ -104,7 +104,7 @@ export class Documents {
   /** Makes the document's row, unless there is one. */
   create(id: DocumentId): void {
     const key = (this.#sql.lastKey.get() ?? 0) + 1
-    const lineage = newLineage()
+    const lineage = firstLineage(id)
     const row = { key, id, partition: 0, lineage, seq: 0, hash: fromHex(chainStart(lineage)), snapshotSeq: 0, oldest: 1, tailBytes: 0, tailEntries: 0 }
     this.#sql.create.run(key, id, 0, fromHex(lineage), 0, row.hash, 0, 1, 0, 0, documentChecksum(row))
   }
