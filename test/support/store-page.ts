@@ -5,7 +5,8 @@ import { IndexeddbPersistence, storeState } from 'y-indexeddb'
 import * as Y from 'yjs'
 import type { DocumentStore, Store } from '#client/stores/store.js'
 import { indexeddb } from '#client/stores/indexeddb.js'
-import { A, bytes, cursor, document, row, storeCases, textOf } from '../contracts/store.contract.ts'
+import { storeCases } from '../contracts/store.contract.ts'
+import { A, bytes, cursor, document, row, textOf } from './store-values.ts'
 
 let store: Store | undefined
 let ours: DocumentStore | undefined

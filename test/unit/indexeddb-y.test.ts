@@ -8,7 +8,7 @@ import * as Y from 'yjs'
 import type { DocumentId } from '@rejoin/shared'
 import { indexeddb } from '#client/stores/indexeddb.js'
 import type { DocumentStore, Store } from '#client/stores/store.js'
-import { A, bytes, cursor, document, row, same, textOf } from '../contracts/store.contract.ts'
+import { A, bytes, cursor, document, row, same, textOf } from '../support/store-values.ts'
 import { createLocks } from '../support/browser-locks.ts'
 import { until } from '../support/until.ts'
 

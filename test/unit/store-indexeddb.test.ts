@@ -9,7 +9,7 @@ import type { IndexeddbOptions } from '#client/stores/indexeddb.js'
 import { indexeddb } from '#client/stores/indexeddb.js'
 import type { IndexeddbPlatform, Locks } from '#client/stores/indexeddb-platform.js'
 import type { Store } from '#client/stores/store.js'
-import { A, B, bytes, cursor, document, rejects, row, same } from '../contracts/store.contract.ts'
+import { A, B, bytes, cursor, document, rejects, row, same } from '../support/store-values.ts'
 import { createLocks } from '../support/browser-locks.ts'
 
 const ID = document('d')

@@ -5,7 +5,7 @@ import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { createMemoryDisk, memory } from '#client/stores/memory.js'
 import type { Notice } from '#client/stores/store.js'
-import { A, B, bytes, document, rejects, row, same } from '../contracts/store.contract.ts'
+import { A, B, bytes, document, rejects, row, same } from '../support/store-values.ts'
 import { createVirtualClock } from '../support/virtual-clock.ts'
 
 const ID = document('d')

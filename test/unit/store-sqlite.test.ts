@@ -10,7 +10,7 @@ import { createInterface } from 'node:readline'
 import Database from 'better-sqlite3'
 import { afterAll, afterEach, describe, expect, it } from 'vitest'
 import { sqlite } from '#client/stores/sqlite.js'
-import { A, bytes, cursor, document, rejects, row, same } from '../contracts/store.contract.ts'
+import { A, bytes, cursor, document, rejects, row, same } from '../support/store-values.ts'
 import { root } from '../support/sources.ts'
 import { until } from '../support/until.ts'
 
