@@ -3,64 +3,31 @@
  */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import * as Y from 'yjs'
-import { cryptoRandom } from '@rejoin/shared'
 import type { IncarnationId, Lineage, Seq, SyncError } from '@rejoin/shared'
-import type { Client, ClientOptions } from '#client/client.js'
-import { assembleClient } from '#client/client.js'
-import type { Edit, Replica } from '#client/handle.js'
-import type { MemoryTab } from '#client/stores/memory.js'
 import { createMemoryDisk } from '#client/stores/memory.js'
-import { ScriptedRelay, canonical, hashAt, hex } from '../support/scripted-relay.ts'
-import { createVirtualClock } from '../support/virtual-clock.ts'
+import { REDIAL, World, textOf, type } from '../support/client.ts'
+import type { ScriptedRelay } from '../support/scripted-relay.ts'
+import { canonical, hashAt, hex } from '../support/scripted-relay.ts'
+import type { VirtualClock } from '../support/virtual-clock.ts'
 
-/** Every client here draws 0.5: the first redial comes after 250 ms. */
-const REDIAL = 250
-
+let world: World
 let relay: ScriptedRelay
-let clock = createVirtualClock()
-const clients: Client[] = []
+let clock: VirtualClock
 
 beforeEach(() => {
-  relay = new ScriptedRelay()
-  clock = createVirtualClock()
+  world = new World()
+  ;({ relay, clock } = world)
 })
-afterEach(async () => {
-  await Promise.all(clients.splice(0).map((client) => client.close()))
-})
-
-function connect(store: MemoryTab = createMemoryDisk().tab(), options: Partial<ClientOptions> = {}): Client {
-  const client = assembleClient(
-    { url: 'http://relay.test', store, ...options },
-    { clock, random: () => 0.5, randomBytes: cryptoRandom, transport: relay.transport, wake: () => () => undefined },
-  )
-  clients.push(client)
-  return client
-}
-
-/** Lets everything that can happen without time happen. */
-const settle = (): Promise<void> => clock.advance(0)
-
-async function opened(client: Client, id = 'doc'): Promise<Replica> {
-  const replica = client.open(id)
-  await replica.whenLoaded()
-  await settle()
-  return replica
-}
-
-function type(replica: Replica, text: string): Edit<void> {
-  return replica.edit(() => replica.ydoc.getText('t').insert(replica.ydoc.getText('t').length, text))
-}
-
-const textOf = (doc: Y.Doc): string => doc.getText('t').toString()
+afterEach(() => world.end())
 
 describe('two clients', () => {
   it('exchange edits and end equal, with nothing pending', async () => {
-    const [a, b] = [await opened(connect()), await opened(connect())]
+    const [a, b] = [await world.opened(world.connect()), await world.opened(world.connect())]
     const first = a.edit(() => a.ydoc.getText('t').insert(0, 'hello'))
     b.edit(() => b.ydoc.getMap('m').set('k', 1))
     await first.wait({ to: 'local' })
     await Promise.all([a.wait({ to: 'relay' }), b.wait({ to: 'relay' })])
-    await settle()
+    await world.settle()
     expect(textOf(b.ydoc)).toBe('hello')
     expect(canonical(a.ydoc)).toBe(canonical(b.ydoc))
     expect(a.status.get()).toEqual({ connection: { name: 'connected' }, storage: { name: 'memory' }, pending: { local: 0, relay: 0 }, held: false, quarantined: 0 })
@@ -68,10 +35,10 @@ describe('two clients', () => {
 
   it('one of which was offline, whose edits arrive merged and once', async () => {
     relay.down = true
-    const a = await opened(connect())
+    const a = await world.opened(world.connect())
     for (const letter of 'offline') type(a, letter)
     expect(a.status.get().pending).toEqual({ local: 7, relay: 7 })
-    await settle()
+    await world.settle()
     expect(a.status.get()).toMatchObject({ connection: { name: 'offline', retryAt: 1_000_000 + REDIAL }, pending: { local: 0, relay: 7 } })
     relay.down = false
     await clock.advance(REDIAL)
@@ -83,19 +50,19 @@ describe('two clients', () => {
 
 describe('an edit', () => {
   it('is refused before the replica is loaded', () => {
-    const replica = connect().open('doc')
+    const replica = world.connect().open('doc')
     expect(() => replica.edit(() => 1)).toThrow(expect.objectContaining({ code: 'not_loaded' }))
   })
 
   it('is refused to an async function, before anything changed', async () => {
-    const replica = await opened(connect())
+    const replica = await world.opened(world.connect())
     expect(() => replica.edit(async () => replica.ydoc.getMap('m').set('k', 1))).toThrow(expect.objectContaining({ code: 'bad_option' }))
     expect(replica.ydoc.getMap('m').size).toBe(0)
     expect(() => replica.edit(() => Promise.resolve(1))).toThrow(expect.objectContaining({ code: 'bad_option' }))
   })
 
   it('returns the value of its function, and an id that counts upwards', async () => {
-    const replica = await opened(connect())
+    const replica = await world.opened(world.connect())
     const [one, two] = [replica.edit(() => replica.ydoc.getArray('a').push([1])), replica.edit(() => (replica.ydoc.getArray('a').push([2]), 'value'))]
     expect(two.value).toBe('value')
     expect(one.id.split('/')).toEqual([two.id.split('/')[0], '1'])
@@ -104,14 +71,14 @@ describe('an edit', () => {
 
   it('that changed nothing is there at once', async () => {
     relay.down = true
-    const replica = await opened(connect())
+    const replica = await world.opened(world.connect())
     const edit = replica.edit(() => 'nothing')
     expect(edit.id).toMatch(/\/0$/u)
     await edit.wait({ to: 'relay' })
   })
 
   it('inside another is part of it', async () => {
-    const replica = await opened(connect())
+    const replica = await world.opened(world.connect())
     const outer = replica.edit(() => {
       replica.ydoc.getMap('m').set('a', 1)
       return replica.edit(() => (replica.ydoc.getMap('m').set('b', 2), 'inner'))
@@ -122,7 +89,7 @@ describe('an edit', () => {
   })
 
   it('whose function throws keeps what it changed, as an edit, and throws on', async () => {
-    const replica = await opened(connect())
+    const replica = await world.opened(world.connect())
     expect(() =>
       replica.edit(() => {
         replica.ydoc.getMap('m').set('k', 1)
@@ -134,7 +101,7 @@ describe('an edit', () => {
   })
 
   it('is one with what observers write in answer to it', async () => {
-    const replica = await opened(connect())
+    const replica = await world.opened(world.connect())
     replica.ydoc.getMap('m').observe(({ transaction }) => {
       if (transaction.origin === null) replica.ydoc.transact(() => replica.ydoc.getMap('derived').set('k', 1), 'observer')
     })
@@ -145,7 +112,7 @@ describe('an edit', () => {
   })
 
   it('is whatever the application does to the Y.Doc, whatever its origin', async () => {
-    const replica = await opened(connect())
+    const replica = await world.opened(world.connect())
     const other = new Y.Doc()
     other.getMap('m').set('from', 'elsewhere')
     Y.applyUpdate(replica.ydoc, Y.encodeStateAsUpdate(other), 'y-webrtc')
@@ -166,14 +133,14 @@ describe('an update applied too early', () => {
     const second = Y.encodeStateAsUpdate(source, before)
 
     const disk = createMemoryDisk()
-    const replica = await opened(connect(disk.tab()))
+    const replica = await world.opened(world.connect({ store: disk.tab() }))
     Y.applyUpdate(replica.ydoc, second, 'y-webrtc')
-    await settle()
+    await world.settle()
     expect(replica.status.get().pending.relay).toBe(0)
     expect(disk.read(replica.document).updates).toHaveLength(1)
 
     relay.append('doc', first, hex(77) as IncarnationId, 1)
-    await settle()
+    await world.settle()
     await replica.wait({ to: 'relay' })
     expect(textOf(relay.document('doc').ydoc)).toBe('ab')
     const reread = new Y.Doc()
@@ -195,17 +162,17 @@ describe('rich text from elsewhere', () => {
 
   it('makes no edit of a reader', async () => {
     relay.script.access = () => 'read'
-    const replica = await opened(connect())
+    const replica = await world.opened(world.connect())
     race()
-    await settle()
+    await world.settle()
     expect(textOf(replica.ydoc)).toBe('abcd')
     expect(replica.status.get()).toMatchObject({ pending: { local: 0, relay: 0 }, held: false })
   })
 
   it('may be tidied up by a writer, which is an edit', async () => {
-    const replica = await opened(connect())
+    const replica = await world.opened(world.connect())
     race()
-    await settle()
+    await world.settle()
     await replica.wait({ to: 'relay' })
     expect(canonical(relay.document('doc').ydoc)).toBe(canonical(replica.ydoc))
   })
@@ -214,16 +181,16 @@ describe('rich text from elsewhere', () => {
 describe('the cursor', () => {
   it('moves over entries and own acks, and the next start resumes from it', async () => {
     const disk = createMemoryDisk()
-    const first = connect(disk.tab())
-    const replica = await opened(first)
+    const first = world.connect({ store: disk.tab() })
+    const replica = await world.opened(first)
     type(replica, 'mine')
     await replica.wait({ to: 'relay' })
     relay.write('doc', (doc) => doc.getMap('m').set('k', 1))
-    await settle()
+    await world.settle()
     expect(disk.read(replica.document).cursor?.seq).toBe(2)
     await first.close()
     relay.heard.length = 0
-    const again = await opened(connect(disk.tab()))
+    const again = await world.opened(world.connect({ store: disk.tab() }))
     await again.whenSynced()
     expect(relay.heard.find((frame) => frame.type === 'open')).toMatchObject({ cursor: { seq: 2 } })
     expect(canonical(again.ydoc)).toBe(canonical(relay.document('doc').ydoc))
@@ -231,7 +198,7 @@ describe('the cursor', () => {
 
   it('that the relay cannot prove leads to a full exchange, and is stored only when the relay has everything', async () => {
     const disk = createMemoryDisk()
-    const replica = await opened(connect(disk.tab()))
+    const replica = await world.opened(world.connect({ store: disk.tab() }))
     type(replica, 'kept')
     await replica.wait({ to: 'relay' })
     // The relay lost its log: another epoch, nothing in it.
@@ -254,23 +221,23 @@ describe('the cursor', () => {
   })
 
   it('is asked for anew when entries do not follow one another', async () => {
-    const replica = await opened(connect())
+    const replica = await world.opened(world.connect())
     relay.write('doc', (doc) => doc.getText('t').insert(0, 'one'))
-    await settle()
+    await world.settle()
     const document = relay.document('doc')
     const [socket] = relay.sockets
     socket?.send({ type: 'entries', handle: socket.handleOf('doc'), first: 9 as Seq, hash: hashAt(document, 9), updates: [new Uint8Array([0, 0])] })
-    await settle()
+    await world.settle()
     await clock.advance(REDIAL)
     expect(relay.heard.filter((frame) => frame.type === 'open').at(-1)).toMatchObject({ cursor: { seq: 1 } })
     relay.write('doc', (doc) => doc.getText('t').insert(3, ' two'))
-    await settle()
+    await world.settle()
     expect(textOf(replica.ydoc)).toBe('one two')
   })
 
   it('is given up when an entry leaves something pending, and a full exchange heals the replica', async () => {
     const disk = createMemoryDisk()
-    const replica = await opened(connect(disk.tab()))
+    const replica = await world.opened(world.connect({ store: disk.tab() }))
     const source = new Y.Doc()
     source.getText('t').insert(0, 'a')
     const before = Y.encodeStateVector(source)
@@ -280,7 +247,7 @@ describe('the cursor', () => {
     // What the relay sends leaves out the first letter.
     document.entries.push({ update: Y.encodeStateAsUpdate(source, before), socket: undefined, incarnation: hex(5) as IncarnationId, hi: 1 })
     for (const socket of relay.sockets) socket.follow('doc')
-    await settle()
+    await world.settle()
     expect(disk.read(replica.document).cursor?.seq).not.toBe(1)
     await clock.advance(REDIAL)
     expect(textOf(replica.ydoc)).toBe('ab')
@@ -295,10 +262,10 @@ describe('a first sync in fragments', () => {
 
   it('shows progress, and resumes after the connection broke', async () => {
     relay.script.fragments = 3
-    const replica = connect().open('doc')
+    const replica = world.connect().open('doc')
     const seen: (number | undefined)[] = []
     replica.progress.subscribe((progress) => seen.push(progress?.received))
-    await settle()
+    await world.settle()
     expect(replica.progress.get()).toMatchObject({ received: 3000 })
     relay.script.fragments = Infinity
     relay.drop()
@@ -312,8 +279,8 @@ describe('a first sync in fragments', () => {
 
   it('begins again when the relay has another state by now', async () => {
     relay.script.fragments = 2
-    const replica = connect().open('doc')
-    await settle()
+    const replica = world.connect().open('doc')
+    await world.settle()
     relay.script.fragments = Infinity
     relay.drop()
     relay.write('doc', (doc) => doc.getText('t').insert(0, 'y'.repeat(3000)))
@@ -327,8 +294,8 @@ describe('a refusal', () => {
   it('of one edit quarantines it, lets what was merged before it through, and rejects those who wait for it and for what follows', async () => {
     relay.down = true
     const disk = createMemoryDisk()
-    const client = connect(disk.tab())
-    const replica = await opened(client)
+    const client = world.connect({ store: disk.tab() })
+    const replica = await world.opened(client)
     const edits = ['a', 'b', 'c', 'd'].map((letter) => type(replica, letter))
     const bad = edits[1]?.id
     relay.script.push = ({ lo, hi }) => (lo <= 2 && hi >= 2 ? { code: 'limit' } : undefined)
@@ -346,13 +313,13 @@ describe('a refusal', () => {
     expect(() => replica.quarantine.export('nonsense')).toThrow(expect.objectContaining({ code: 'not_found' }))
 
     // Other documents go on, and so does a new incarnation of this one.
-    const other = await opened(client, 'other')
+    const other = await world.opened(client, 'other')
     type(other, 'fine')
     await other.wait()
 
     // It survives a restart, and is taken after all when the relay has changed its mind.
     await client.close()
-    const again = await opened(connect(disk.tab()))
+    const again = await world.opened(world.connect({ store: disk.tab() }))
     expect(again.quarantine.list()).toMatchObject([{ id: bad }])
     relay.script.push = () => undefined
     again.quarantine.retry(bad ?? '')
@@ -362,10 +329,10 @@ describe('a refusal', () => {
   })
 
   it('that is no fault of the edit is tried again, no sooner than the relay asked', async () => {
-    const replica = await opened(connect())
+    const replica = await world.opened(world.connect())
     relay.script.push = () => ({ code: 'storage_full', retryAfter: 3000 })
     type(replica, 'x')
-    await settle()
+    await world.settle()
     expect(relay.pushes()).toHaveLength(1)
     await clock.advance(2999)
     expect(relay.pushes()).toHaveLength(1)
@@ -377,9 +344,9 @@ describe('a refusal', () => {
 
   it('for want of a grant holds the outbox, until the grant rises', async () => {
     relay.script.access = () => 'read'
-    const replica = await opened(connect())
+    const replica = await world.opened(world.connect())
     type(replica, 'x')
-    await settle()
+    await world.settle()
     expect(replica.status.get()).toMatchObject({ held: true, pending: { relay: 1 } })
     expect(relay.pushes()).toEqual([])
     const [socket] = relay.sockets
@@ -389,10 +356,10 @@ describe('a refusal', () => {
   })
 
   it('in a nack for want of a grant quarantines nothing', async () => {
-    const replica = await opened(connect())
+    const replica = await world.opened(world.connect())
     relay.script.push = () => ({ code: 'forbidden' })
     type(replica, 'x')
-    await settle()
+    await world.settle()
     expect(replica.status.get()).toMatchObject({ held: true, quarantined: 0, pending: { relay: 1 } })
     relay.script.push = () => undefined
     relay.drop()
@@ -402,9 +369,9 @@ describe('a refusal', () => {
 
   it('of the document shows as held, and is asked for again', async () => {
     relay.script.open = ({ ref }) => ({ type: 'refused', ref, code: 'forbidden', retryAfter: 0, message: 'not yours' })
-    const replica = await opened(connect())
+    const replica = await world.opened(world.connect())
     type(replica, 'x')
-    await settle()
+    await world.settle()
     expect(replica.status.get()).toMatchObject({ held: true, pending: { relay: 1 } })
     relay.script.open = () => undefined
     await clock.advance(30_000)
@@ -413,14 +380,14 @@ describe('a refusal', () => {
 
   it('of a document that was deleted uploads nothing', async () => {
     const disk = createMemoryDisk()
-    const first = connect(disk.tab())
-    const replica = await opened(first)
+    const first = world.connect({ store: disk.tab() })
+    const replica = await world.opened(first)
     type(replica, 'old')
     await replica.wait()
     relay.documents.clear()
     relay.document('doc').lineage = hex(4242) as Lineage
     relay.drop()
-    await settle()
+    await world.settle()
     type(replica, 'more')
     relay.heard.length = 0
     await clock.advance(60_000)

@@ -176,10 +176,11 @@ class RejoinClient implements Client {
     const { document } = entry.replica
     this.#entries.delete(document)
     const left = entry.replica.close().finally(() => {
+      const { pending, quarantined } = entry.counted
       this.#count(entry.counted, -1)
       entry.counted = EMPTY
       if (this.#leaving.get(document) === left) this.#leaving.delete(document)
-      this.#tending.left(document)
+      this.#tending.left(document, { rows: pending.relay, refused: quarantined })
       this.#tell()
     })
     this.#leaving.set(document, left)

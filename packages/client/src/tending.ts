@@ -53,7 +53,7 @@ export class Tending {
 
   /** Why edits of a closed document cannot be sent. */
   get parked(): SyncError | undefined {
-    const document = [...this.#parked].find((id) => !this.#host.isOpen(id) && this.#counts.has(id))
+    const document = [...this.#parked].find((id) => !this.#host.isOpen(id) && (this.#counts.get(id)?.rows ?? 0) > 0)
     return document === undefined ? undefined : new SyncError('limit', `edits of "${document}" wait behind one that was refused: open it to see its quarantine`)
   }
 
@@ -78,9 +78,10 @@ export class Tending {
     await watch?.stopped
   }
 
-  /** A replica of the document has closed. */
-  left(document: DocumentId): void {
-    if (this.#opened.delete(document)) this.#parked.add(document)
+  /** A replica of the document has closed, and this was left. */
+  left(document: DocumentId, counted: Counted): void {
+    this.#counts.set(document, counted)
+    if (this.#opened.delete(document) && counted.refused > 0) this.#parked.add(document)
     this.#recount()
   }
 
