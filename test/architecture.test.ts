@@ -27,6 +27,7 @@ const SERVER_ROOMS: Readonly<Record<string, readonly string[]>> = {
   sources: ['relay', 'pump'],
   storage: ['log', 'view'],
   forwarding: ['log', 'storage', 'view', 'sinks', 'pump'],
+  compaction: ['log', 'relay', 'storage'],
   pump: [],
 }
 

@@ -21,7 +21,7 @@ export interface LogUnderTest {
 const doc = (name: string): DocumentId => name as DocumentId
 const seq = (n: number): Seq => n as Seq
 const position = (n: number): Position => n as Position
-const bytes = (...values: number[]): Uint8Array => Uint8Array.from(values)
+const bytes = (...values: number[]): Uint8Array<ArrayBuffer> => Uint8Array.from(values)
 const ALICE = newIncarnationId()
 const BOB = newIncarnationId()
 
@@ -294,7 +294,7 @@ export function describeLog(name: string, make: () => Promise<LogUnderTest>): vo
       const state = Uint8Array.from({ length: 600_000 }, (_, i) => i * 7)
       let head: DocumentHead
 
-      const fold = (at: number, update = state): Promise<void> => log.fold({ document: doc('a'), lineage: head.lineage, seq: seq(at), update, admission })
+      const fold = (at: number, update: Uint8Array = state): Promise<void> => log.fold({ document: doc('a'), lineage: head.lineage, seq: seq(at), update, admission })
 
       beforeEach(async () => {
         head = await log.open(doc('a'))
