@@ -5,7 +5,7 @@ import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, describe, expect, it } from 'vitest'
-import WebSocket from 'ws'
+import { WebSocket } from 'ws'
 import { decodeFrames, encodeFrames } from '@rejoin/shared/wire'
 import type { RelayFrame } from '@rejoin/shared/wire'
 import type { Serving } from '../support/cli.ts'
@@ -38,7 +38,12 @@ describe('rejoin serve', () => {
     expect(url).toMatch(/^http:\/\/127\.0\.0\.1:[1-9]\d*$/u)
     expect((await fetch(`${url}/readyz`)).status).toBe(200)
     expect(output.stderr).toContain('no auth: only this machine may connect')
-    expect(output.stderr.trim().split('\n').every((line) => typeof JSON.parse(line) === 'object')).toBe(true)
+    expect(
+      output.stderr
+        .trim()
+        .split('\n')
+        .every((line) => typeof JSON.parse(line) === 'object'),
+    ).toBe(true)
   })
 
   it.each(['SIGTERM', 'SIGINT'] as const)('drains on %s: peers are told, exit 0 within 5 s', async (signal) => {
@@ -67,14 +72,20 @@ describe('rejoin serve', () => {
   it('takes a config file in TypeScript, with auth, and then any host', async () => {
     const server = JSON.stringify(import.meta.resolve('@rejoin/server'))
     const config = join(folder, 'auth.config.ts')
-    writeFileSync(config, `import { defineConfig, jwt } from ${server}\nimport { readFileSync } from 'node:fs'\nexport default defineConfig({ host: '0.0.0.0', auth: jwt({ secret: readFileSync(${JSON.stringify(secret)}, 'utf8') }) })\n`)
+    writeFileSync(
+      config,
+      `import { defineConfig, jwt } from ${server}\nimport { readFileSync } from 'node:fs'\nexport default defineConfig({ host: '0.0.0.0', auth: jwt({ secret: readFileSync(${JSON.stringify(secret)}, 'utf8') }) })\n`,
+    )
     const { url, output } = await serve(['--config', config])
     const local = url.replace('0.0.0.0', '127.0.0.1')
     expect((await fetch(`${local}/v1/documents/clinic-1`)).status).toBe(401)
     const { stdout: token } = await runCli(['token', '--secret-file', secret, '--sub', 'alice', '--doc', 'clinic-*=read'])
-    const statusOf = async (document: string, bearer: string): Promise<number> => (await fetch(`${local}/v1/documents/${document}`, { headers: { authorization: `Bearer ${bearer}` } })).status
+    const statusOf = async (document: string, bearer: string): Promise<number> =>
+      (await fetch(`${local}/v1/documents/${document}`, { headers: { authorization: `Bearer ${bearer}` } })).status
     // Nobody has written anything: what may be read is not there, what may not is refused before that.
-    expect(await Promise.all([statusOf('clinic-1', token.trim()), statusOf('other', token.trim()), statusOf('clinic-1', `${token.trim()}x`)])).toEqual([404, 403, 401])
+    expect(
+      await Promise.all([statusOf('clinic-1', token.trim()), statusOf('other', token.trim()), statusOf('clinic-1', `${token.trim()}x`)]),
+    ).toEqual([404, 403, 401])
     expect(output.stderr).not.toContain(token.trim().slice(0, 20))
     expect(output.stderr).not.toContain('a secret of')
   })
@@ -97,7 +108,10 @@ describe('rejoin serve', () => {
   })
 
   it.each<[readonly string[], RegExp]>([
-    [['--host', '0.0.0.0'], /host: 0\.0\.0\.0 can be reached from other machines, and there is no auth; set auth in the config file, listen on 127\.0\.0\.1, or say --insecure/u],
+    [
+      ['--host', '0.0.0.0'],
+      /host: 0\.0\.0\.0 can be reached from other machines, and there is no auth; set auth in the config file, listen on 127\.0\.0\.1, or say --insecure/u,
+    ],
     [['--prot', '1'], /unknown option '--prot'[\s\S]*--port/u],
     [['--port', '99999'], /--port is a whole number from 0 \(a free one\) to 65535; this is "99999"/u],
     [['--log-level', 'loud'], /--log-level is one of silent, error, warn, info, debug/u],
@@ -111,7 +125,20 @@ describe('rejoin serve', () => {
 
 describe('rejoin token', () => {
   it('prints one token and nothing else', async () => {
-    const { code, stdout, stderr } = await runCli(['token', '--secret-file', secret, '--sub', 'alice', '--doc', 'clinic-*=write', '--doc', 'a=b=read', '--ttl', '15m', '--admin'])
+    const { code, stdout, stderr } = await runCli([
+      'token',
+      '--secret-file',
+      secret,
+      '--sub',
+      'alice',
+      '--doc',
+      'clinic-*=write',
+      '--doc',
+      'a=b=read',
+      '--ttl',
+      '15m',
+      '--admin',
+    ])
     expect([code, stderr]).toEqual([0, ''])
     expect(stdout).toMatch(/^[\w-]+\.[\w-]+\.[\w-]+\n$/u)
     const claims = JSON.parse(Buffer.from(stdout.split('.')[1] ?? '', 'base64url').toString()) as { iat: number; exp: number }

@@ -21,12 +21,17 @@ const hash = hex16.map((value) => value as ChainHash)
 const bytes = fc.uint8Array({ maxLength: 300 })
 const code = fc.constantFrom(...(Object.keys(ERRORS) as ErrorCode[]))
 const grant = fc.constantFrom('none' as const, 'read' as const, 'write' as const)
-const text = (max: number) => fc.oneof(fc.string({ maxLength: max }), fc.string({ unit: 'binary', maxLength: max })).filter((value) => new TextEncoder().encode(value).length <= max)
+const text = (max: number) =>
+  fc
+    .oneof(fc.string({ maxLength: max }), fc.string({ unit: 'binary', maxLength: max }))
+    .filter((value) => new TextEncoder().encode(value).length <= max)
 const message = text(WIRE_LIMITS.text)
 const principal = text(WIRE_LIMITS.principal)
 const failure = { code, retryAfter: uint, message }
 /** A piece of a whole: where it begins, and how long the whole is. */
-const piece = fc.tuple(bytes, fc.nat(5000), fc.nat(5000)).map(([update, offset, behind]) => ({ update, offset, total: offset + update.length + behind }))
+const piece = fc
+  .tuple(bytes, fc.nat(5000), fc.nat(5000))
+  .map(([update, offset, behind]) => ({ update, offset, total: offset + update.length + behind }))
 const range = fc.tuple(fc.integer({ min: 1, max: 2 ** 40 }), fc.nat(1000)).map(([lo, more]) => ({ lo, hi: lo + more }))
 const covers = fc.array(record({ incarnation, n: uint }), { maxLength: 5 })
 const cursor = record({ lineage, epoch: uint, seq, hash })
@@ -48,11 +53,25 @@ export const frameArbitraries: { readonly [Type in Frame['type']]: fc.Arbitrary<
   ping: record({ type: is('ping'), nonce: uint }),
   pong: record({ type: is('pong'), nonce: uint }),
   welcome: record({ type: is('welcome'), revision: uint, heartbeat: uint, window: uint, relay: hex16, principal }),
-  opened: record({ type: is('opened'), ref: uint, handle: uint, lineage, epoch: uint, head: seq, grant, mode: fc.constantFrom('resumed' as const, 'full' as const, 'replaced' as const) }),
+  opened: record({
+    type: is('opened'),
+    ref: uint,
+    handle: uint,
+    lineage,
+    epoch: uint,
+    head: seq,
+    grant,
+    mode: fc.constantFrom('resumed' as const, 'full' as const, 'replaced' as const),
+  }),
   refused: record({ type: is('refused'), ref: uint, ...failure }),
-  state: fc.tuple(record({ handle: uint, lineage, epoch: uint, seq, hash }), piece).map(([rest, part]) => ({ type: 'state' as const, ...rest, ...part })),
+  state: fc
+    .tuple(record({ handle: uint, lineage, epoch: uint, seq, hash }), piece)
+    .map(([rest, part]) => ({ type: 'state' as const, ...rest, ...part })),
   entries: record({ type: is('entries'), handle: uint, first: seq, hash, updates: fc.array(bytes, { maxLength: 8 }) }),
-  ack: record({ type: is('ack'), handle: uint, incarnation, n: uint, seq, hash }, { requiredKeys: ['type', 'handle', 'incarnation', 'n', 'seq'] }),
+  ack: record(
+    { type: is('ack'), handle: uint, incarnation, n: uint, seq, hash },
+    { requiredKeys: ['type', 'handle', 'incarnation', 'n', 'seq'] },
+  ),
   nack: record({ type: is('nack'), handle: uint, incarnation, n: uint, expected: uint, ...failure }),
   grant: record({ type: is('grant'), handle: uint, grant, code, message }),
   authenticate: record({ type: is('authenticate'), code, deadline: uint, message }),

@@ -29,7 +29,13 @@ const parts: AppParts = {
   origin: { type: 'listed', origins: ['https://app.example'] },
   metrics: createMetrics([
     { name: 'rejoin_pushes_total', help: 'Pushes taken.', type: 'counter', read: () => pushes },
-    { name: 'rejoin_nacks_total', help: 'Pushes refused, by code.', type: 'counter', label: 'code', read: () => ({ gap: 2, too_large: 1 }) },
+    {
+      name: 'rejoin_nacks_total',
+      help: 'Pushes refused, by code.',
+      type: 'counter',
+      label: 'code',
+      read: () => ({ gap: 2, too_large: 1 }),
+    },
   ]),
   unready: () => unready,
   failed: (error) => failures.push(error),
@@ -37,7 +43,8 @@ const parts: AppParts = {
 const app = createApp(parts)
 const get = (path: string, headers: Record<string, string> = { authorization: 'Bearer alice' }, method = 'GET'): Promise<Response> =>
   Promise.resolve(app.request(`http://relay.example${path}`, { headers, method }))
-const errorOf = async (response: Response): Promise<{ code: string; message: string; hint: string }> => ((await response.json()) as { error: { code: string; message: string; hint: string } }).error
+const errorOf = async (response: Response): Promise<{ code: string; message: string; hint: string }> =>
+  ((await response.json()) as { error: { code: string; message: string; hint: string } }).error
 
 async function write(document: string, edits: number): Promise<Y.Doc> {
   const doc = new Y.Doc()
@@ -47,7 +54,19 @@ async function write(document: string, edits: number): Promise<Y.Doc> {
   for (let n = 1; n <= edits; n++) {
     const before = Y.encodeStateVector(doc)
     doc.getMap('pets').set(`p${n}`, new Y.Map([['name', `Rex ${n}`]]))
-    await log.append([{ document: id, seq: n as Seq, incarnation, lo: n, hi: n, covers: [], actor: 'alice', at: 0, update: Y.encodeStateAsUpdate(doc, before) }])
+    await log.append([
+      {
+        document: id,
+        seq: n as Seq,
+        incarnation,
+        lo: n,
+        hi: n,
+        covers: [],
+        actor: 'alice',
+        at: 0,
+        update: Y.encodeStateAsUpdate(doc, before),
+      },
+    ])
   }
   return doc
 }
@@ -56,7 +75,12 @@ describe('GET /v1/documents/<id>', () => {
   it('is the whole document as Yjs bytes, and the seq that it stands at', async () => {
     const doc = await write('clinic-1', 3)
     const response = await get('/v1/documents/clinic-1')
-    expect([response.status, response.headers.get('content-type'), response.headers.get('rejoin-seq'), response.headers.get('cache-control')]).toEqual([200, 'application/octet-stream', '3', 'no-store'])
+    expect([
+      response.status,
+      response.headers.get('content-type'),
+      response.headers.get('rejoin-seq'),
+      response.headers.get('cache-control'),
+    ]).toEqual([200, 'application/octet-stream', '3', 'no-store'])
     const copy = new Y.Doc()
     Y.applyUpdate(copy, new Uint8Array(await response.arrayBuffer()))
     expect(copy.getMap('pets').toJSON()).toEqual(doc.getMap('pets').toJSON())
@@ -66,7 +90,11 @@ describe('GET /v1/documents/<id>', () => {
   it('is its records with Accept: application/json', async () => {
     await write('clinic-2', 1)
     const response = await get('/v1/documents/clinic-2', { authorization: 'bearer alice', accept: 'application/json' })
-    expect([response.status, response.headers.get('content-type'), response.headers.get('rejoin-seq')]).toEqual([200, 'application/json', '1'])
+    expect([response.status, response.headers.get('content-type'), response.headers.get('rejoin-seq')]).toEqual([
+      200,
+      'application/json',
+      '1',
+    ])
     expect(await response.json()).toEqual({ collections: { pets: { p1: { name: 'Rex 1' } } }, violations: [] })
   })
 
@@ -98,9 +126,14 @@ describe('GET /v1/documents/<id>', () => {
   })
 
   it('has no collections without a schema', async () => {
-    const bytesOnly = createApp({ ...parts, documents: { state: documents.state } })
-    const response = await bytesOnly.request('http://relay.example/v1/documents/clinic-1', { headers: { authorization: 'Bearer a', accept: 'application/json' } })
-    expect([response.status, (await errorOf(response)).message]).toEqual([404, 'this relay has no schema and so knows no collections; accept application/octet-stream'])
+    const bytesOnly = createApp({ ...parts, documents: { state: (document) => documents.state(document) } })
+    const response = await bytesOnly.request('http://relay.example/v1/documents/clinic-1', {
+      headers: { authorization: 'Bearer a', accept: 'application/json' },
+    })
+    expect([response.status, (await errorOf(response)).message]).toEqual([
+      404,
+      'this relay has no schema and so knows no collections; accept application/octet-stream',
+    ])
   })
 
   it('answers many at once, one after the other, and refuses what is too many', async () => {
@@ -127,7 +160,12 @@ describe('the rest', () => {
     expect([(await get('/healthz')).status, (await get('/readyz')).status]).toEqual([200, 200])
     unready = 'draining'
     const response = await get('/readyz')
-    expect([(await get('/healthz')).status, response.status, (await errorOf(response)).code, (await get('/v1/documents/clinic-1')).status]).toEqual([200, 503, 'draining', 503])
+    expect([
+      (await get('/healthz')).status,
+      response.status,
+      (await errorOf(response)).code,
+      (await get('/v1/documents/clinic-1')).status,
+    ]).toEqual([200, 503, 'draining', 503])
     unready = undefined
   })
 
@@ -149,8 +187,17 @@ describe('the rest', () => {
     const evil = await get('/healthz', { origin: 'https://evil.example' })
     expect([evil.status, (await errorOf(evil)).code, evil.headers.get('access-control-allow-origin')]).toEqual([403, 'forbidden', null])
     const good = await get('/v1/documents/clinic-1', { origin: 'https://app.example', authorization: 'Bearer alice' })
-    expect([good.status, good.headers.get('access-control-allow-origin'), good.headers.get('access-control-expose-headers'), good.headers.get('vary')]).toEqual([200, 'https://app.example', 'Rejoin-Seq', 'Accept, Origin'])
-    const preflight = await get('/v1/documents/clinic-1', { origin: 'https://app.example', 'access-control-request-method': 'GET' }, 'OPTIONS')
+    expect([
+      good.status,
+      good.headers.get('access-control-allow-origin'),
+      good.headers.get('access-control-expose-headers'),
+      good.headers.get('vary'),
+    ]).toEqual([200, 'https://app.example', 'Rejoin-Seq', 'Accept, Origin'])
+    const preflight = await get(
+      '/v1/documents/clinic-1',
+      { origin: 'https://app.example', 'access-control-request-method': 'GET' },
+      'OPTIONS',
+    )
     expect([preflight.status, preflight.headers.get('access-control-allow-headers')]).toEqual([204, 'Authorization'])
     // An error can be read by the page as well.
     const refused = await get('/v1/documents/secret', { origin: 'https://app.example', authorization: 'Bearer alice' })

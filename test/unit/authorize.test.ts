@@ -1,7 +1,7 @@
 /**
  * Who a request is: tokens that verify, and every way in which they do not; and what a grant allows.
  */
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { SignJWT, UnsecuredJWT, exportJWK, generateKeyPair } from 'jose'
 import { beforeAll, describe, expect, it } from 'vitest'
 import type { Access, DocumentId } from '@rejoin/shared'
@@ -17,19 +17,30 @@ const request = (token: string) => ({ token, url: '/sync', headers: {} })
 const flags = { sub: 'alice', doc: ['clinic-*=write', 'clinic-secret=none'], ttl: '1h' }
 const key = new TextEncoder().encode(SECRET)
 const seconds = Math.floor(NOW / 1000)
+const sign = (claims: object, algorithm = 'HS256', secret = key): Promise<string> =>
+  new SignJWT({ ...claims }).setProtectedHeader({ alg: algorithm }).sign(secret)
 
 describe('a token', () => {
   const auth = jwt({ secret: SECRET, issuer: 'https://issuer.example', audience: 'clinic', clock })
   const good = { docs: { 'clinic-*': 'write' }, iss: 'https://issuer.example', aud: 'clinic', sub: 'alice', exp: seconds + 60 }
-  const sign = (claims: object, algorithm = 'HS256', secret = key): Promise<string> => new SignJWT({ ...claims }).setProtectedHeader({ alg: algorithm }).sign(secret)
 
   it('that verifies is a grant', async () => {
-    expect(await auth(request(await sign({ ...good, admin: true })))).toEqual({ principal: 'alice', documents: { 'clinic-*': 'write' }, admin: true, expiresAt: NOW + 60_000 })
+    expect(await auth(request(await sign({ ...good, admin: true })))).toEqual({
+      principal: 'alice',
+      documents: { 'clinic-*': 'write' },
+      admin: true,
+      expiresAt: NOW + 60_000,
+    })
   })
 
   it('made by `rejoin token` is one that verifies', async () => {
     const token = await signToken(`${SECRET}\n`, { ...flags, admin: true, issuer: 'https://issuer.example', audience: 'clinic' }, NOW)
-    expect(await auth(request(token))).toEqual({ principal: 'alice', documents: { 'clinic-*': 'write', 'clinic-secret': 'none' }, admin: true, expiresAt: NOW + 3_600_000 })
+    expect(await auth(request(token))).toEqual({
+      principal: 'alice',
+      documents: { 'clinic-*': 'write', 'clinic-secret': 'none' },
+      admin: true,
+      expiresAt: NOW + 3_600_000,
+    })
   })
 
   it('that is absent is no grant', async () => {
@@ -39,15 +50,36 @@ describe('a token', () => {
   it.each<[string, () => Promise<string> | string, string, RegExp]>([
     ['is over', () => sign({ ...good, exp: seconds }), 'expired', /the token is over/u],
     ['is not yet valid', () => sign({ ...good, nbf: seconds + 60 }), 'unauthorized', /claim nbf/u],
-    ['is signed with another secret', () => sign(good, 'HS256', new TextEncoder().encode('another secret of thirty-two bytes and more')), 'unauthorized', /does not verify/u],
-    ['is signed with an algorithm that is not listed', () => sign(good, 'HS512'), 'unauthorized', /an algorithm that this relay does not accept/u],
+    [
+      'is signed with another secret',
+      () => sign(good, 'HS256', new TextEncoder().encode('another secret of thirty-two bytes and more')),
+      'unauthorized',
+      /does not verify/u,
+    ],
+    [
+      'is signed with an algorithm that is not listed',
+      () => sign(good, 'HS512'),
+      'unauthorized',
+      /an algorithm that this relay does not accept/u,
+    ],
     ['is not signed: alg none', () => new UnsecuredJWT(good).encode(), 'unauthorized', /algorithm|verify/u],
-    ['was changed', async () => (await sign(good)).replace(/\.[^.]+\./u, `.${btoa(JSON.stringify({ ...good, docs: { '*': 'write' } })).replaceAll('=', '')}.`), 'unauthorized', /does not verify/u],
+    [
+      'was changed',
+      async () =>
+        (await sign(good)).replace(/\.[^.]+\./u, `.${btoa(JSON.stringify({ ...good, docs: { '*': 'write' } })).replaceAll('=', '')}.`),
+      'unauthorized',
+      /does not verify/u,
+    ],
     ['is of another issuer', () => sign({ ...good, iss: 'https://evil.example' }), 'unauthorized', /claim iss/u],
     ['is for another audience', () => sign({ ...good, aud: 'shop' }), 'unauthorized', /claim aud/u],
     ['names nobody', () => sign({ ...good, sub: undefined }), 'unauthorized', /claims: sub is not a string/u],
     ['names somebody in 300 bytes', () => sign({ ...good, sub: 'x'.repeat(300) }), 'unauthorized', /sub is 300 bytes, at most 256/u],
-    ['has a star in the middle', () => sign({ ...good, docs: { 'a*b': 'write' } }), 'unauthorized', /docs: in "a\*b" the \* is not at the end/u],
+    [
+      'has a star in the middle',
+      () => sign({ ...good, docs: { 'a*b': 'write' } }),
+      'unauthorized',
+      /docs: in "a\*b" the \* is not at the end/u,
+    ],
     ['grants something unknown', () => sign({ ...good, docs: { a: 'own' } }), 'unauthorized', /docs: "a" is neither/u],
     ['is admin by a word', () => sign({ ...good, admin: 'yes' }), 'unauthorized', /admin/u],
     ['is no token', () => 'nonsense', 'unauthorized', /does not verify/u],
@@ -70,23 +102,26 @@ describe('a token', () => {
 
 describe('keys of an identity provider', () => {
   let auth: Authorize
-  let sign: (algorithm: string) => Promise<string>
+  let signByKey: (algorithm: string) => Promise<string>
 
   beforeAll(async () => {
     const { publicKey, privateKey } = await generateKeyPair('ES256')
     const jwks = { keys: [{ ...(await exportJWK(publicKey)), kid: 'k1', alg: 'ES256' }] }
     auth = jwt({ jwks, clock })
-    sign = (algorithm) => new SignJWT({ sub: 'bob', docs: {} }).setProtectedHeader({ alg: algorithm, kid: 'k1' }).sign(algorithm === 'ES256' ? privateKey : new TextEncoder().encode(JSON.stringify(jwks.keys[0])))
+    signByKey = (algorithm) =>
+      new SignJWT({ sub: 'bob', docs: {} })
+        .setProtectedHeader({ alg: algorithm, kid: 'k1' })
+        .sign(algorithm === 'ES256' ? privateKey : new TextEncoder().encode(JSON.stringify(jwks.keys[0])))
   })
 
   it('verify what they signed, and nothing signed with the public key as a secret', async () => {
-    expect(await auth(request(await sign('ES256')))).toEqual({ principal: 'bob', documents: {} })
-    await expect(auth(request(await sign('HS256')))).rejects.toMatchObject({ code: 'unauthorized' })
+    expect(await auth(request(await signByKey('ES256')))).toEqual({ principal: 'bob', documents: {} })
+    await expect(auth(request(await signByKey('HS256')))).rejects.toMatchObject({ code: 'unauthorized' })
   })
 
   it('that cannot be fetched are nobody’s fault but theirs: come back later', async () => {
     const unreachable = jwt({ jwks: 'http://127.0.0.1:1/keys', clock })
-    await expect(unreachable(request(await sign('ES256')))).rejects.toMatchObject({ code: 'overloaded' })
+    await expect(unreachable(request(await signByKey('ES256')))).rejects.toMatchObject({ code: 'overloaded' })
   })
 })
 
@@ -112,10 +147,21 @@ describe('auth of any kind', () => {
 
   it('is asked for a grant that is well formed and not over', async () => {
     expect(await checkedAuthorize(async () => grant, clock)(request(''))).toBe(grant)
-    await expect(checkedAuthorize(async () => null, clock)(request(''))).rejects.toMatchObject({ code: 'unauthorized', reason: 'no token was given' })
-    await expect(checkedAuthorize(async () => null, clock)(request('x'))).rejects.toMatchObject({ code: 'unauthorized', reason: 'the token was refused' })
-    await expect(checkedAuthorize(async () => ({ ...grant, expiresAt: NOW }), clock)(request(''))).rejects.toMatchObject({ code: 'expired' })
-    await expect(checkedAuthorize(async () => ({ user: 'carol' }) as never, clock)(request(''))).rejects.toMatchObject({ code: 'internal', reason: 'auth gave a grant that is none: principal is not a string, or empty' })
+    await expect(checkedAuthorize(async () => null, clock)(request(''))).rejects.toMatchObject({
+      code: 'unauthorized',
+      reason: 'no token was given',
+    })
+    await expect(checkedAuthorize(async () => null, clock)(request('x'))).rejects.toMatchObject({
+      code: 'unauthorized',
+      reason: 'the token was refused',
+    })
+    await expect(checkedAuthorize(async () => ({ ...grant, expiresAt: NOW }), clock)(request(''))).rejects.toMatchObject({
+      code: 'expired',
+    })
+    await expect(checkedAuthorize(async () => ({ user: 'carol' }) as never, clock)(request(''))).rejects.toMatchObject({
+      code: 'internal',
+      reason: 'auth gave a grant that is none: principal is not a string, or empty',
+    })
   })
 
   it('that is absent grants everything', async () => {
@@ -132,9 +178,11 @@ describe('a grant', () => {
   it('allows what its longest match says, exact ids before prefixes, and nothing without a match', () => {
     fc.assert(
       fc.property(documents, id, (patterns, document) => {
-        const matches = Object.keys(patterns).filter((name) => (name.endsWith('*') ? document.startsWith(name.slice(0, -1)) : name === document))
+        const matches = Object.keys(patterns).filter((name) =>
+          name.endsWith('*') ? document.startsWith(name.slice(0, -1)) : name === document,
+        )
         const exact = matches.find((name) => !name.endsWith('*'))
-        const longest = exact ?? matches.sort((a, b) => b.length - a.length)[0]
+        const longest = exact ?? matches.toSorted((a, b) => b.length - a.length)[0]
         expect(accessOf({ principal: 'p', documents: patterns }, document)).toBe(longest === undefined ? 'none' : patterns[longest])
       }),
     )
@@ -143,14 +191,18 @@ describe('a grant', () => {
   it('does not depend on the order in which it was written', () => {
     fc.assert(
       fc.property(documents, id, (patterns, document) => {
-        const turned = Object.fromEntries(Object.entries(patterns).reverse())
+        const turned = Object.fromEntries(Object.entries(patterns).toReversed())
         expect(accessOf({ principal: 'p', documents: turned }, document)).toBe(accessOf({ principal: 'p', documents: patterns }, document))
       }),
     )
   })
 
   it('is never one by accident', () => {
-    fc.assert(fc.property(fc.anything(), (value) => void expect(grantProblem(value)).toBeTypeOf('string')))
+    fc.assert(
+      fc.property(fc.anything(), (value) => {
+        expect(grantProblem(value)).toBeTypeOf('string')
+      }),
+    )
     expect(grantProblem({ principal: 'p', documents: { '*': 'write' } })).toBeUndefined()
   })
 })

@@ -1,7 +1,7 @@
 /**
  * How long to wait before trying again: within bounds, spread over all of them, never sooner than the server asked.
  */
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { backoff } from '#shared/backoff.js'
 

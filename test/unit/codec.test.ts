@@ -1,7 +1,7 @@
 /**
  * The codec: every frame survives, every byte string gets an answer, and the bytes of revision 1 never change.
  */
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { createFrameWriter, decodeFrames, encodeFrames } from '#shared/codec.js'
@@ -15,15 +15,34 @@ import { anyFrame, frameArbitraries } from '../support/frames.ts'
 import { goldenFrames } from '../support/golden.ts'
 
 const incarnation = '00112233445566778899aabbccddeeff' as IncarnationId
-const push: PushFrame = { type: 'push', handle: 0, incarnation, lo: 1, hi: 1, kind: 'edit', covers: [], total: 3, offset: 0, update: new Uint8Array(3) }
+const push: PushFrame = {
+  type: 'push',
+  handle: 0,
+  incarnation,
+  lo: 1,
+  hi: 1,
+  kind: 'edit',
+  covers: [],
+  total: 3,
+  offset: 0,
+  update: new Uint8Array(3),
+}
 
 describe('a frame', () => {
   it.each(Object.entries(frameArbitraries))('%s survives being bytes', (_type, arbitrary) => {
-    fc.assert(fc.property(arbitrary as fc.Arbitrary<Frame>, (frame) => void expect(framesOf(decodeFrames(encodeFrames([frame])))).toEqual([frame])))
+    fc.assert(
+      fc.property(arbitrary as fc.Arbitrary<Frame>, (frame) => {
+        expect(framesOf(decodeFrames(encodeFrames([frame])))).toEqual([frame])
+      }),
+    )
   })
 
   it('stands beside others in a message, in order', () => {
-    fc.assert(fc.property(fc.array(anyFrame, { minLength: 1, maxLength: 10 }), (frames) => void expect(framesOf(decodeFrames(encodeFrames(frames)))).toEqual(frames)))
+    fc.assert(
+      fc.property(fc.array(anyFrame, { minLength: 1, maxLength: 10 }), (frames) => {
+        expect(framesOf(decodeFrames(encodeFrames(frames)))).toEqual(frames)
+      }),
+    )
   })
 
   it('of a later revision may carry more fields: they are passed over', () => {
@@ -32,7 +51,10 @@ describe('a frame', () => {
         const { type, body } = split(encodeFrames([frame]))
         const longer = join(type, new Uint8Array([...body, ...more]))
         // Two frames: what was added must not shift the next one.
-        expect(framesOf(decodeFrames(new Uint8Array([...longer, ...encodeFrames([{ type: 'ping', nonce: 7 }])])))).toEqual([frame, { type: 'ping', nonce: 7 }])
+        expect(framesOf(decodeFrames(new Uint8Array([...longer, ...encodeFrames([{ type: 'ping', nonce: 7 }])])))).toEqual([
+          frame,
+          { type: 'ping', nonce: 7 },
+        ])
       }),
     )
   })
@@ -79,13 +101,17 @@ describe('a message', () => {
   it('with mutated bytes gets an answer, and what was read can be written again', () => {
     const mutation = fc.record({ at: fc.nat(), byte: fc.oneof(fc.nat(255), fc.constantFrom(0, 127, 128, 255)) })
     fc.assert(
-      fc.property(fc.array(anyFrame, { minLength: 1, maxLength: 4 }), fc.array(mutation, { minLength: 1, maxLength: 6 }), (frames, mutations) => {
-        const bytes = encodeFrames(frames)
-        for (const { at, byte } of mutations) bytes[at % bytes.length] = byte
-        const decoded = decodeFrames(bytes)
-        if (decoded.type === 'bad') expect(decoded.reason).not.toBe('')
-        else if (decoded.frames.length > 0) expect(framesOf(decodeFrames(encodeFrames(decoded.frames)))).toEqual(decoded.frames)
-      }),
+      fc.property(
+        fc.array(anyFrame, { minLength: 1, maxLength: 4 }),
+        fc.array(mutation, { minLength: 1, maxLength: 6 }),
+        (frames, mutations) => {
+          const bytes = encodeFrames(frames)
+          for (const { at, byte } of mutations) bytes[at % bytes.length] = byte
+          const decoded = decodeFrames(bytes)
+          if (decoded.type === 'bad') expect(decoded.reason).not.toBe('')
+          else if (decoded.frames.length > 0) expect(framesOf(decodeFrames(encodeFrames(decoded.frames)))).toEqual(decoded.frames)
+        },
+      ),
       { numRuns: 5000 },
     )
   })
@@ -102,9 +128,21 @@ describe('a message', () => {
     ['a part that ends behind its whole', pushBody({ offset: 4 }), /behind its whole/u],
     ['bytes that are no UTF-8', join(FRAME_TYPES.auth, new Uint8Array([2, 0xc3, 0x28])), /UTF-8/u],
     ['a surrogate in UTF-8', join(FRAME_TYPES.auth, new Uint8Array([3, 0xed, 0xa0, 0x80])), /UTF-8/u],
-    ['a token of 16 KiB and one byte', join(FRAME_TYPES.auth, new Uint8Array([...varUint(WIRE_LIMITS.token + 1), ...new Uint8Array(WIRE_LIMITS.token + 1)])), /token is 16385/u],
-    ['a document id of 257 bytes', join(FRAME_TYPES.open, new Uint8Array([0, ...varUint(257), ...new Uint8Array(260)])), /document id is 257/u],
-    ['presence of 64 KiB and one byte', encodeFrames([{ type: 'presence', handle: 0, awareness: new Uint8Array(WIRE_LIMITS.presence + 1) }]), /presence is 65537/u],
+    [
+      'a token of 16 KiB and one byte',
+      join(FRAME_TYPES.auth, new Uint8Array([...varUint(WIRE_LIMITS.token + 1), ...new Uint8Array(WIRE_LIMITS.token + 1)])),
+      /token is 16385/u,
+    ],
+    [
+      'a document id of 257 bytes',
+      join(FRAME_TYPES.open, new Uint8Array([0, ...varUint(257), ...new Uint8Array(260)])),
+      /document id is 257/u,
+    ],
+    [
+      'presence of 64 KiB and one byte',
+      encodeFrames([{ type: 'presence', handle: 0, awareness: new Uint8Array(WIRE_LIMITS.presence + 1) }]),
+      /presence is 65537/u,
+    ],
     ['a whole of 16 MiB and one byte', encodeFrames([{ ...push, total: DEFAULT_LIMITS.edit + 1 }]), /total is 16777217/u],
   ])('with %s is bad, and says why', (_what, bytes, reason) => {
     const decoded = decodeFrames(bytes)
@@ -112,7 +150,6 @@ describe('a message', () => {
   })
 
   it('of 1 MiB is read, of one byte more is not', () => {
-    const filled = (length: number): Uint8Array => encodeFrames([{ ...push, total: length, update: new Uint8Array(length) }])
     const overhead = filled(DEFAULT_LIMITS.message - 100).length - (DEFAULT_LIMITS.message - 100)
     const edge = filled(DEFAULT_LIMITS.message - overhead)
     expect(edge.length).toBe(DEFAULT_LIMITS.message)
@@ -123,14 +160,22 @@ describe('a message', () => {
 
   it('announces lists that it does not hold: nothing is allocated for them', () => {
     const head = [...varUint(0), ...new Uint8Array(16), 1, 1, 0]
-    expect(decodeFrames(join(FRAME_TYPES.push, new Uint8Array([...head, ...varUint(1001)])))).toMatchObject({ type: 'bad', reason: 'frame 5: coverCount is 1001, at most 1000' })
-    expect(decodeFrames(join(FRAME_TYPES.push, new Uint8Array([...head, ...varUint(1000)])))).toMatchObject({ type: 'bad', reason: 'frame 5: the bytes end before the fields do' })
+    expect(decodeFrames(join(FRAME_TYPES.push, new Uint8Array([...head, ...varUint(1001)])))).toMatchObject({
+      type: 'bad',
+      reason: 'frame 5: coverCount is 1001, at most 1000',
+    })
+    expect(decodeFrames(join(FRAME_TYPES.push, new Uint8Array([...head, ...varUint(1000)])))).toMatchObject({
+      type: 'bad',
+      reason: 'frame 5: the bytes end before the fields do',
+    })
     const entries = [0, 1, ...varUint(10_001), ...new Uint8Array(16)]
-    expect(decodeFrames(join(FRAME_TYPES.entries, new Uint8Array(entries)))).toMatchObject({ type: 'bad', reason: 'frame 36: count is 10001, at most 10000' })
+    expect(decodeFrames(join(FRAME_TYPES.entries, new Uint8Array(entries)))).toMatchObject({
+      type: 'bad',
+      reason: 'frame 36: count is 10001, at most 10000',
+    })
   })
 
   it('has at most 65,536 frames', () => {
-    const pings = (count: number): Uint8Array => new Uint8Array(Array.from({ length: count }, () => [FRAME_TYPES.ping, 1, 0]).flat())
     expect(decodeFrames(pings(WIRE_LIMITS.frames)).type).toBe('frames')
     expect(decodeFrames(pings(WIRE_LIMITS.frames + 1)).type).toBe('bad')
   })
@@ -140,10 +185,15 @@ describe('a message', () => {
     expect(decodeFrames(entries, { from: 'relay' }).type).toBe('frames')
     expect(decodeFrames(entries, { from: 'client' })).toEqual({ type: 'bad', reason: 'a frame of type 36, which no client sends' })
     expect(decodeFrames(encodeFrames([push]), { from: 'client' }).type).toBe('frames')
-    expect(decodeFrames(encodeFrames([push]), { from: 'relay' })).toEqual({ type: 'bad', reason: 'a frame of type 5, which no relay sends' })
+    expect(decodeFrames(encodeFrames([push]), { from: 'relay' })).toEqual({
+      type: 'bad',
+      reason: 'a frame of type 5, which no relay sends',
+    })
     fc.assert(
       fc.property(anyFrame, (frame) => {
-        const sides = [decodeFrames(encodeFrames([frame]), { from: 'client' }), decodeFrames(encodeFrames([frame]), { from: 'relay' })].map(({ type }) => type)
+        const sides = [decodeFrames(encodeFrames([frame]), { from: 'client' }), decodeFrames(encodeFrames([frame]), { from: 'relay' })].map(
+          ({ type }) => type,
+        )
         const both = frame.type === 'presence' || frame.type === 'ping' || frame.type === 'pong'
         expect(sides.filter((type) => type === 'frames')).toHaveLength(both ? 2 : 1)
       }),
@@ -157,7 +207,19 @@ describe('a message', () => {
       new Uint8Array(DEFAULT_LIMITS.message).fill(128),
       encodeFrames(Array.from({ length: 60 }, () => ({ ...push, covers }))),
       encodeFrames(Array.from({ length: 250_000 }, () => ({ type: 'presence', handle: 1, awareness: new Uint8Array(0) }) as const)),
-      encodeFrames(Array.from({ length: 90 }, () => ({ type: 'entries', handle: 1, first: 1 as Seq, hash: incarnation as string as ChainHash, updates: Array.from({ length: 10_000 }, () => new Uint8Array(0)) }) as const)),
+      encodeFrames(
+        Array.from(
+          { length: 90 },
+          () =>
+            ({
+              type: 'entries',
+              handle: 1,
+              first: 1 as Seq,
+              hash: incarnation as string as ChainHash,
+              updates: Array.from({ length: 10_000 }, () => new Uint8Array(0)),
+            }) as const,
+        ),
+      ),
     ]
     const started = performance.now()
     for (const bytes of dear) decodeFrames(bytes, { from: 'client' })
@@ -184,7 +246,9 @@ describe('a writer', () => {
   it('writes nothing of a frame that cannot go on the wire', () => {
     const writer = createFrameWriter()
     writer.write({ type: 'ping', nonce: 1 })
-    expect(() => writer.write({ type: 'hello', revisionMin: 1, revisionMax: 1, agent: 'x'.repeat(257), token: '' })).toThrow('the agent is 257 bytes, at most 256 go on the wire')
+    expect(() => writer.write({ type: 'hello', revisionMin: 1, revisionMax: 1, agent: 'x'.repeat(257), token: '' })).toThrow(
+      'the agent is 257 bytes, at most 256 go on the wire',
+    )
     expect(() => writer.write({ type: 'ping', nonce: -1 })).toThrow(/-1 is not a number the wire carries/u)
     expect(() => writer.write({ ...push, incarnation: 'nonsense' as IncarnationId })).toThrow(/hexadecimal/u)
     expect(writer.take()).toEqual(encodeFrames([{ type: 'ping', nonce: 1 }]))
@@ -213,12 +277,17 @@ describe('the golden frames of revision 1', () => {
   })
 
   it('are still read, and name every type', () => {
-    for (const [name, frame] of Object.entries(goldenFrames)) expect(framesOf(decodeFrames(fromHex(golden[name] ?? ''))), name).toEqual([frame])
+    for (const [name, frame] of Object.entries(goldenFrames))
+      expect(framesOf(decodeFrames(fromHex(golden[name] ?? ''))), name).toEqual([frame])
     expect(new Set(Object.values(goldenFrames).map(({ type }) => type))).toEqual(new Set(Object.keys(FRAME_TYPES)))
   })
 
   it('hold one of an unknown type, which is skipped', () => {
-    expect(decodeFrames(fromHex(Object.values(golden).join('')))).toMatchObject({ type: 'frames', frames: Object.values(goldenFrames), skipped: 1 })
+    expect(decodeFrames(fromHex(Object.values(golden).join('')))).toMatchObject({
+      type: 'frames',
+      frames: Object.values(goldenFrames),
+      skipped: 1,
+    })
   })
 })
 
@@ -245,4 +314,12 @@ function split(message: Uint8Array): { type: number; body: Uint8Array } {
 /** A push whose fields the writer itself would not write. */
 function pushBody({ lo = 1, kind = 0, offset = 0 }: { lo?: number; kind?: number; offset?: number }): Uint8Array {
   return join(FRAME_TYPES.push, new Uint8Array([0, ...new Uint8Array(16), lo, 1, kind, 0, 3, offset, 3, 1, 2, 3]))
+}
+
+function filled(length: number): Uint8Array {
+  return encodeFrames([{ ...push, total: length, update: new Uint8Array(length) }])
+}
+
+function pings(count: number): Uint8Array {
+  return new Uint8Array(Array.from({ length: count }, () => [FRAME_TYPES.ping, 1, 0]).flat())
 }

@@ -10,6 +10,8 @@ describe('docs/limits.md', () => {
     const page = readFileSync(new URL('../../packages/shared/docs/limits.md', import.meta.url), 'utf8')
     const rows = [...page.matchAll(/^\| `(\w+)` \| ([\d,]+)(?: (KiB|MiB|bytes|s))? \|/gmu)]
     const unit: Readonly<Record<string, number>> = { KiB: 1024, MiB: 1024 * 1024, s: 1000 }
-    expect(Object.fromEntries(rows.map(([, name, value, suffix]) => [name, Number(value?.replaceAll(',', '')) * (unit[suffix ?? ''] ?? 1)]))).toEqual(DEFAULT_LIMITS)
+    expect(
+      Object.fromEntries(rows.map(([, name, value, suffix]) => [name, Number(value?.replaceAll(',', '')) * (unit[suffix ?? ''] ?? 1)])),
+    ).toEqual(DEFAULT_LIMITS)
   })
 })

@@ -16,18 +16,55 @@ const schema = defineSchema({ pets: collection({ name: string() }) })
 const sink = { module: 'file:///sink.js', options: {} }
 const auth = (): Promise<null> => Promise.resolve(null)
 
+function write(name: string, text: string): string {
+  writeFileSync(join(folder, name), text)
+  return name
+}
+
+/** A module as a string literal of a config file. */
+function literal(module: string): string {
+  return JSON.stringify(import.meta.resolve(module))
+}
+
 describe('options', () => {
   it('have defaults', () => {
     const { logger, ...options } = checkOptions({})
     expect(options).toEqual({
-      host: '127.0.0.1', port: 4400, data: resolve('rejoin-data'), schema: undefined, auth: undefined, sinks: {}, limits: DEFAULT_LIMITS, retainMs: 3_600_000, origins: ['*'], insecure: false,
+      host: '127.0.0.1',
+      port: 4400,
+      data: resolve('rejoin-data'),
+      schema: undefined,
+      auth: undefined,
+      sinks: {},
+      limits: DEFAULT_LIMITS,
+      retainMs: 3_600_000,
+      origins: ['*'],
+      insecure: false,
     })
     expect(() => logger.error({}, 'nowhere')).not.toThrow()
   })
 
   it('are taken as they are given', () => {
-    const options = checkOptions({ host: '0.0.0.0', port: 0, data: '/d', schema, auth, sinks: { mirror: sink }, limits: { documents: 5, key: undefined }, retain: '1.5h', origins: ['https://APP.example:443/'] })
-    expect(options).toMatchObject({ host: '0.0.0.0', port: 0, data: '/d', sinks: { mirror: sink }, limits: { ...DEFAULT_LIMITS, documents: 5 }, retainMs: 5_400_000, origins: ['https://app.example'] })
+    const options = checkOptions({
+      host: '0.0.0.0',
+      port: 0,
+      data: '/d',
+      schema,
+      auth,
+      sinks: { mirror: sink },
+      limits: { documents: 5, key: undefined },
+      retain: '1.5h',
+      origins: ['https://APP.example:443/'],
+    })
+    expect(options).toMatchObject({
+      host: '0.0.0.0',
+      port: 0,
+      data: '/d',
+      sinks: { mirror: sink },
+      limits: { ...DEFAULT_LIMITS, documents: 5 },
+      retainMs: 5_400_000,
+      origins: ['https://app.example'],
+    })
     expect(checkOptions({ retain: 'forever' }).retainMs).toBe(Number.POSITIVE_INFINITY)
     expect(checkOptions({ host: '::1' }).host).toBe('::1')
     expect(checkOptions({ host: '0.0.0.0', insecure: true }).host).toBe('0.0.0.0')
@@ -42,7 +79,10 @@ describe('options', () => {
     [{ host: '' }, 'host is text and not empty; this is ""'],
     [{ host: 'http://127.0.0.1' }, 'host is an address or a name without scheme and port'],
     [{ host: '127.0.0.1:80' }, 'host is an address or a name without scheme and port'],
-    [{ host: '0.0.0.0' }, 'host: 0.0.0.0 can be reached from other machines, and there is no auth; set auth in the config file, listen on 127.0.0.1, or say --insecure'],
+    [
+      { host: '0.0.0.0' },
+      'host: 0.0.0.0 can be reached from other machines, and there is no auth; set auth in the config file, listen on 127.0.0.1, or say --insecure',
+    ],
     [{ host: '::' }, 'host: :: can be reached from other machines'],
     [{ host: 'relay.example' }, 'host: relay.example can be reached from other machines'],
     [{ data: 7 }, 'data is text and not empty; this is 7'],
@@ -69,23 +109,28 @@ describe('options', () => {
 })
 
 describe('where they come from', () => {
-  const write = (name: string, text: string): string => {
-    writeFileSync(join(folder, name), text)
-    return name
-  }
-
   it('a flag goes before a variable, a variable before the file', async () => {
     const config = write('order.config.mjs', `export default { host: '127.0.0.1', port: 1, data: 'from-file', retain: '2h' }`)
-    const { options, logLevel } = await gatherOptions({ config, port: '3', logLevel: 'debug' }, { REJOIN_PORT: '2', REJOIN_DATA: 'from-variable', REJOIN_ORIGINS: 'https://a.example, https://b.example', REJOIN_INSECURE: '1' }, folder)
-    expect(options).toEqual({ host: '127.0.0.1', port: 3, data: join(folder, 'from-variable'), retain: '2h', origins: ['https://a.example', 'https://b.example'], insecure: true })
+    const { options, logLevel } = await gatherOptions(
+      { config, port: '3', logLevel: 'debug' },
+      { REJOIN_PORT: '2', REJOIN_DATA: 'from-variable', REJOIN_ORIGINS: 'https://a.example, https://b.example', REJOIN_INSECURE: '1' },
+      folder,
+    )
+    expect(options).toEqual({
+      host: '127.0.0.1',
+      port: 3,
+      data: join(folder, 'from-variable'),
+      retain: '2h',
+      origins: ['https://a.example', 'https://b.example'],
+      insecure: true,
+    })
     expect(logLevel).toBe('debug')
   })
 
   it('a config file may be TypeScript, and shares our own packages with the process', async () => {
-    const modules = (name: string): string => JSON.stringify(import.meta.resolve(name))
     const config = write(
       'typed.config.ts',
-      `import { defineConfig } from ${modules('#server/config.js')}\nimport { defineSchema, collection, string, SyncError } from ${modules('@rejoin/shared')}\n` +
+      `import { defineConfig } from ${literal('#server/config.js')}\nimport { defineSchema, collection, string, SyncError } from ${literal('@rejoin/shared')}\n` +
         `const port: number = 5\nexport default defineConfig({ port, schema: defineSchema({ pets: collection({ name: string() }) }), auth: async () => { throw new SyncError('expired', 'over') } })\n`,
     )
     const { options, file } = await gatherOptions({ config }, {}, folder)
@@ -106,7 +151,10 @@ describe('where they come from', () => {
 
   it('variables that mean nothing are told, not refused', async () => {
     const { warnings } = await gatherOptions({}, { REJOIN_PROT: '1', REJOIN_COLOUR_OF_THE_SKY: 'blue', PATH: '/bin' }, folder)
-    expect(warnings).toEqual(['REJOIN_PROT means nothing to rejoin serve; did you mean REJOIN_PORT?', 'REJOIN_COLOUR_OF_THE_SKY means nothing to rejoin serve'])
+    expect(warnings).toEqual([
+      'REJOIN_PROT means nothing to rejoin serve; did you mean REJOIN_PORT?',
+      'REJOIN_COLOUR_OF_THE_SKY means nothing to rejoin serve',
+    ])
   })
 
   it.each<[Parameters<typeof gatherOptions>[0], Record<string, string>, RegExp]>([
@@ -122,8 +170,13 @@ describe('where they come from', () => {
   })
 
   it('a config file that throws, or exports nothing, is named', async () => {
-    const [throws, empty] = [write('throws.config.ts', 'throw new Error("out of milk")'), write('empty.config.mjs', 'export const port = 1')]
+    const [throws, empty] = [
+      write('throws.config.ts', 'throw new Error("out of milk")'),
+      write('empty.config.mjs', 'export const port = 1'),
+    ]
     await expect(gatherOptions({ config: throws }, {}, folder)).rejects.toThrow(/throws\.config\.ts cannot be loaded: out of milk/u)
-    await expect(gatherOptions({ config: empty }, {}, folder)).rejects.toThrow(/empty\.config\.mjs has no default export of options; write export default defineConfig/u)
+    await expect(gatherOptions({ config: empty }, {}, folder)).rejects.toThrow(
+      /empty\.config\.mjs has no default export of options; write export default defineConfig/u,
+    )
   })
 })

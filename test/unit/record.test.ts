@@ -1,14 +1,22 @@
 /**
  * Records out of shared types: canonical whatever the order of writes, total whatever a stranger wrote.
  */
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import * as Y from 'yjs'
 import { canonicalJson } from '#shared/canonical.js'
 import { canonicalDate, MAX_DEPTH, readDocument, readRecord, toPlain } from '#shared/record.js'
 import { boolean, collection, date, defineSchema, json, number, richText, string, text } from '#shared/schema.js'
 
-const pets = collection({ name: string(), weight: number(), neutered: boolean(), dob: date(), tags: json(), history: text(), letter: richText() })
+const pets = collection({
+  name: string(),
+  weight: number(),
+  neutered: boolean(),
+  dob: date(),
+  tags: json(),
+  history: text(),
+  letter: richText(),
+})
 const schema = defineSchema({ pets })
 
 describe('a record', () => {
@@ -19,11 +27,21 @@ describe('a record', () => {
     letter.insert(0, [new Y.XmlElement('p')])
     const { value, violations } = readRecord(pets, record)
     expect(violations).toEqual([])
-    expect(JSON.stringify(value)).toBe('{"dob":"2020-05-17","history":"coughs","letter":"<p></p>","name":"Mia","neutered":true,"tags":{"a":null,"b":[1]},"weight":4.2}')
+    expect(JSON.stringify(value)).toBe(
+      '{"dob":"2020-05-17","history":"coughs","letter":"<p></p>","name":"Mia","neutered":true,"tags":{"a":null,"b":[1]},"weight":4.2}',
+    )
   })
 
   it('has null where nothing was written', () => {
-    expect(readRecord(pets, stored({ name: null })).value).toEqual({ dob: null, history: null, letter: null, name: null, neutered: null, tags: null, weight: null })
+    expect(readRecord(pets, stored({ name: null })).value).toEqual({
+      dob: null,
+      history: null,
+      letter: null,
+      name: null,
+      neutered: null,
+      tags: null,
+      weight: null,
+    })
     expect(readRecord(pets, stored({ name: null })).violations).toEqual([])
   })
 
@@ -65,7 +83,9 @@ describe('a record', () => {
   })
 
   it('reads alike on replicas that took the same edits in another order', () => {
-    const edits = fc.array(fc.tuple(fc.constantFrom('p1', 'p2'), fc.constantFrom('name', 'weight', 'tags'), fc.jsonValue(), fc.boolean()), { maxLength: 20 })
+    const edits = fc.array(fc.tuple(fc.constantFrom('p1', 'p2'), fc.constantFrom('name', 'weight', 'tags'), fc.jsonValue(), fc.boolean()), {
+      maxLength: 20,
+    })
     fc.assert(
       fc.property(edits, (list) => {
         const [a, b] = [new Y.Doc(), new Y.Doc()]
@@ -96,7 +116,11 @@ describe('a record', () => {
 
 describe('plain JSON', () => {
   it('equals what JSON itself would keep', () => {
-    fc.assert(fc.property(fc.jsonValue(), (value) => void expect(toPlain(value)).toEqual(JSON.parse(JSON.stringify(value).replaceAll('-0,', '0,'), reviveZero))))
+    fc.assert(
+      fc.property(fc.jsonValue(), (value) => {
+        expect(toPlain(value)).toEqual(JSON.parse(JSON.stringify(value).replaceAll('-0,', '0,'), reviveZero))
+      }),
+    )
   })
 
   it('of nested shared types is what they hold', () => {
@@ -132,7 +156,9 @@ describe('plain JSON', () => {
         expect(JSON.parse(canonicalJson(value), reviveZero)).toEqual(JSON.parse(JSON.stringify(value), reviveZero))
       }),
     )
-    expect(canonicalJson({ b: undefined, a: [undefined, () => 0, 10n], 10: 1, 9: '\ud800' })).toBe('{"10":1,"9":"\ufffd","a":[null,null,null]}')
+    expect(canonicalJson({ b: undefined, a: [undefined, () => 0, 10n], 10: 1, 9: '\ud800' })).toBe(
+      '{"10":1,"9":"\ufffd","a":[null,null,null]}',
+    )
   })
 })
 
@@ -154,7 +180,11 @@ describe('a date', () => {
   })
 
   it('is its own canonical form', () => {
-    fc.assert(fc.property(fc.date({ min: new Date(0), max: new Date('9999-12-31'), noInvalidDate: true }), (day) => void expect(canonicalDate(day.toISOString())).toBe(day.toISOString())))
+    fc.assert(
+      fc.property(fc.date({ min: new Date(0), max: new Date('9999-12-31'), noInvalidDate: true }), (day) => {
+        expect(canonicalDate(day.toISOString())).toBe(day.toISOString())
+      }),
+    )
   })
 })
 
@@ -191,7 +221,10 @@ describe('rich text', () => {
       into.insert(0, [child])
       into = child
     }
-    fragment.insert(1, Array.from({ length: 130_000 }, () => new Y.XmlText()))
+    fragment.insert(
+      1,
+      Array.from({ length: 130_000 }, () => new Y.XmlText()),
+    )
     const note = readRecord(collection({ note: richText() }), holding('note', fragment)).value?.['note']
     expect(typeof note === 'string' && note.length).toBe(5000 * 7)
   })
@@ -213,7 +246,7 @@ function reversed(value: unknown): unknown {
   if (typeof value !== 'object' || value === null) return value
   return Object.fromEntries(
     Object.entries(value)
-      .reverse()
+      .toReversed()
       .map(([key, child]) => [key, reversed(child)]),
   )
 }

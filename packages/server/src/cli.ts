@@ -17,7 +17,10 @@ const FAILED = 1
 /** After this the process exits although something still hangs: what was acknowledged is durable, and the rest was not. */
 const DRAIN_MS = 4500
 
-const program = new Command('rejoin').description('Work apart, rejoin with nothing lost: a relay for Yjs documents.').exitOverride().showHelpAfterError('(rejoin --help shows every command)')
+const program = new Command('rejoin')
+  .description('Work apart, rejoin with nothing lost: a relay for Yjs documents.')
+  .exitOverride()
+  .showHelpAfterError('(rejoin --help shows every command)')
 
 program
   .command('serve')
@@ -59,11 +62,20 @@ try {
 async function serve(flags: ServeFlags): Promise<void> {
   const { options, logLevel, file, warnings } = await gatherOptions(flags, process.env, process.cwd())
   // Written in the same call: the last lines before an exit are the ones that matter.
-  const logger = pino({ level: logLevel, base: null, redact: ['token', 'secret', 'headers', 'authorization'] }, pino.destination({ fd: 2, sync: true }))
+  const logger = pino(
+    { level: logLevel, base: null, redact: ['token', 'secret', 'headers', 'authorization'] },
+    pino.destination({ fd: 2, sync: true }),
+  )
   for (const warning of warnings) logger.warn({}, warning)
   if (file !== undefined) logger.info({ file }, 'read the config file')
   const server = await createServer({ logger, ...options })
-  if (options.auth === undefined) logger.warn({}, options.insecure === true ? 'no auth, and insecure: everybody who reaches this port may read and write everything' : 'no auth: only this machine may connect, and everybody on it may read and write everything')
+  if (options.auth === undefined)
+    logger.warn(
+      {},
+      options.insecure === true
+        ? 'no auth, and insecure: everybody who reaches this port may read and write everything'
+        : 'no auth: only this machine may connect, and everybody on it may read and write everything',
+    )
   const stop = (signal: string): void => {
     // A second signal means now.
     process.once('SIGTERM', () => process.exit(FAILED)).once('SIGINT', () => process.exit(FAILED))

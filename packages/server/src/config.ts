@@ -46,9 +46,17 @@ const LEVELS: readonly LogLevel[] = ['silent', 'error', 'warn', 'info', 'debug']
  * Gathers the options of `rejoin serve`: a flag goes before a REJOIN_ variable, that before the config file. Relative paths are relative to `directory`.
  * Throws `SyncError('bad_option')` that names the flag, variable or file.
  */
-export async function gatherOptions(flags: ServeFlags, environment: Readonly<Record<string, string | undefined>>, directory: string): Promise<Gathered> {
+export async function gatherOptions(
+  flags: ServeFlags,
+  environment: Readonly<Record<string, string | undefined>>,
+  directory: string,
+): Promise<Gathered> {
   const variable = (name: string): string | undefined => environment[`REJOIN_${name}`] || undefined
-  const given = (flag: string | undefined, flagName: string, name: string): { readonly value: string; readonly from: string } | undefined => {
+  const given = (
+    flag: string | undefined,
+    flagName: string,
+    name: string,
+  ): { readonly value: string; readonly from: string } | undefined => {
     if (flag !== undefined) return { value: flag, from: flagName }
     const value = variable(name)
     return value === undefined ? undefined : { value, from: `REJOIN_${name}` }
@@ -66,7 +74,9 @@ export async function gatherOptions(flags: ServeFlags, environment: Readonly<Rec
     ...(retain === undefined ? {} : { retain: retain as Duration }),
     ...(origins === undefined ? {} : { origins: origins.split(',').map((origin) => origin.trim()) }),
     ...(insecure === undefined ? {} : { insecure }),
-    ...(secretFile === undefined ? {} : { auth: jwt({ secret: readSecretFile(resolve(directory, secretFile), 'REJOIN_JWT_SECRET_FILE') }) }),
+    ...(secretFile === undefined
+      ? {}
+      : { auth: jwt({ secret: readSecretFile(resolve(directory, secretFile), 'REJOIN_JWT_SECRET_FILE') }) }),
   }
   return { options, file, logLevel: readLevel(given(flags.logLevel, '--log-level', 'LOG_LEVEL')), warnings: unknownVariables(environment) }
 }
@@ -83,7 +93,8 @@ export function readSecretFile(path: string, from: string): string {
 /** A duration in ms; `from` is the flag or option that an error names. */
 export function readDuration(text: string, from: string): number {
   const ms = durationMs(text)
-  if (ms === undefined || ms === 0) throw new SyncError('bad_option', `${from} is a duration such as 30s, 15m, 1h or 7d; this is ${JSON.stringify(text)}`)
+  if (ms === undefined || ms === 0)
+    throw new SyncError('bad_option', `${from} is a duration such as 30s, 15m, 1h or 7d; this is ${JSON.stringify(text)}`)
   return ms
 }
 
@@ -97,11 +108,14 @@ function findFile(given: { readonly value: string; readonly from: string } | und
 async function readFile(path: string): Promise<ServerOptions> {
   let loaded: unknown
   try {
-    loaded = /\.[cm]?ts$/u.test(path) ? await loadTypeScript(path) : ((await import(pathToFileURL(path).href)) as { default?: unknown }).default
+    loaded = /\.[cm]?ts$/u.test(path)
+      ? await loadTypeScript(path)
+      : ((await import(pathToFileURL(path).href)) as { default?: unknown }).default
   } catch (cause) {
     throw new SyncError('bad_option', `${path} cannot be loaded: ${reasonOf(cause)}`, { cause })
   }
-  if (typeof loaded !== 'object' || loaded === null) throw new SyncError('bad_option', `${path} has no default export of options; write export default defineConfig({ … })`)
+  if (typeof loaded !== 'object' || loaded === null)
+    throw new SyncError('bad_option', `${path} has no default export of options; write export default defineConfig({ … })`)
   return loaded
 }
 
@@ -113,13 +127,15 @@ async function loadTypeScript(path: string): Promise<unknown> {
 }
 
 function readPort({ value, from }: { readonly value: string; readonly from: string }): number {
-  if (!/^\d{1,5}$/u.test(value) || Number(value) > 65_535) throw new SyncError('bad_option', `${from} is a whole number from 0 (a free one) to 65535; this is ${JSON.stringify(value)}`)
+  if (!/^\d{1,5}$/u.test(value) || Number(value) > 65_535)
+    throw new SyncError('bad_option', `${from} is a whole number from 0 (a free one) to 65535; this is ${JSON.stringify(value)}`)
   return Number(value)
 }
 
 function readLevel(given: { readonly value: string; readonly from: string } | undefined): LogLevel {
   const level = LEVELS.find((name) => name === (given?.value ?? 'info'))
-  if (level === undefined) throw new SyncError('bad_option', `${given?.from} is one of ${LEVELS.join(', ')}; this is ${JSON.stringify(given?.value)}`)
+  if (level === undefined)
+    throw new SyncError('bad_option', `${given?.from} is one of ${LEVELS.join(', ')}; this is ${JSON.stringify(given?.value)}`)
   return level
 }
 

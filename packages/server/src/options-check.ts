@@ -17,18 +17,28 @@ export function checkOptions(given: ServerOptions): Options {
   refuseUnknown(given, OPTION_NAMES, 'option')
   const { auth, schema, insecure = false } = given
   if (typeof insecure !== 'boolean') throw wrong('insecure', 'is true or false', insecure)
-  if (auth !== undefined && typeof auth !== 'function') throw wrong('auth', 'is jwt({ … }) or a function of the request that resolves to a grant or null', auth)
+  if (auth !== undefined && typeof auth !== 'function')
+    throw wrong('auth', 'is jwt({ … }) or a function of the request that resolves to a grant or null', auth)
   const problem = schema === undefined ? undefined : schemaProblem(schema)
   if (problem !== undefined) throw new SyncError('bad_option', `schema: ${problem}`)
   const sinks = checkSinks(given.sinks ?? {})
-  if (Object.keys(sinks).length > 0 && schema === undefined) throw new SyncError('bad_option', 'sinks: there is nothing to send without a schema; give schema: defineSchema({ … })')
+  if (Object.keys(sinks).length > 0 && schema === undefined)
+    throw new SyncError('bad_option', 'sinks: there is nothing to send without a schema; give schema: defineSchema({ … })')
   const host = checkHost(given.host ?? '127.0.0.1')
   if (auth === undefined && !insecure && !isLoopbackAddress(host)) {
-    throw new SyncError('bad_option', `host: ${host} can be reached from other machines, and there is no auth; set auth in the config file, listen on 127.0.0.1, or say --insecure (insecure: true)`)
+    throw new SyncError(
+      'bad_option',
+      `host: ${host} can be reached from other machines, and there is no auth; set auth in the config file, listen on 127.0.0.1, or say --insecure (insecure: true)`,
+    )
   }
   return {
-    host, port: checkPort(given.port ?? 4400), data: resolve(checkText('data', given.data ?? './rejoin-data')),
-    schema, auth, sinks, insecure,
+    host,
+    port: checkPort(given.port ?? 4400),
+    data: resolve(checkText('data', given.data ?? './rejoin-data')),
+    schema,
+    auth,
+    sinks,
+    insecure,
     limits: checkLimits(given.limits ?? {}),
     retainMs: checkRetain(given.retain ?? '1h'),
     logger: checkLogger(given.logger ?? silentLogger),
@@ -41,7 +51,10 @@ export function refuseUnknown(given: object, known: readonly string[], what: str
   for (const key of Object.keys(given)) {
     if (known.includes(key)) continue
     const near = nearest(key, known)
-    throw new SyncError('bad_option', `there is no ${what} "${key}"${near === undefined ? `; there are ${known.join(', ')}` : `; did you mean "${near}"?`}`)
+    throw new SyncError(
+      'bad_option',
+      `there is no ${what} "${key}"${near === undefined ? `; there are ${known.join(', ')}` : `; did you mean "${near}"?`}`,
+    )
   }
 }
 
@@ -49,7 +62,7 @@ export function refuseUnknown(given: object, known: readonly string[], what: str
 export function nearest(word: string, known: readonly string[]): string | undefined {
   const bound = Math.max(1, Math.floor(word.length / 3))
   const edits = (name: string): number => (letters(word) === letters(name) ? 1 : distance(word.toLowerCase(), name.toLowerCase()))
-  const ranked = known.map((name) => ({ name, edits: edits(name) })).sort((a, b) => a.edits - b.edits)
+  const ranked = known.map((name) => ({ name, edits: edits(name) })).toSorted((a, b) => a.edits - b.edits)
   const [best] = ranked
   return best !== undefined && best.edits <= bound ? best.name : undefined
 }
@@ -61,15 +74,34 @@ export function durationMs(text: string): number | undefined {
   return unit === undefined ? undefined : Number(parts?.[1]) * unit
 }
 
-const OPTION_NAMES: readonly (keyof ServerOptions)[] = ['host', 'port', 'data', 'schema', 'auth', 'sinks', 'limits', 'retain', 'logger', 'origins', 'insecure']
+const OPTION_NAMES: readonly (keyof ServerOptions)[] = [
+  'host',
+  'port',
+  'data',
+  'schema',
+  'auth',
+  'sinks',
+  'limits',
+  'retain',
+  'logger',
+  'origins',
+  'insecure',
+]
 const LIMIT_NAMES = Object.keys(DEFAULT_LIMITS) as (keyof Limits)[]
 /** Clients are built with these: a relay that allowed more would send or take what they do not. */
-const AT_MOST: { readonly [Name in keyof Limits]?: number } = { message: DEFAULT_LIMITS.message, edit: DEFAULT_LIMITS.edit, fragment: DEFAULT_LIMITS.fragment, key: 65_536, depth: 64 }
+const AT_MOST: { readonly [Name in keyof Limits]?: number } = {
+  message: DEFAULT_LIMITS.message,
+  edit: DEFAULT_LIMITS.edit,
+  fragment: DEFAULT_LIMITS.fragment,
+  key: 65_536,
+  depth: 64,
+}
 const UNIT_MS: Readonly<Record<string, number>> = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }
 
 function checkHost(host: unknown): string {
   const text = checkText('host', host)
-  if (/[\s/]|^\[|:\d+$/u.test(text) && !/^[0-9A-Fa-f:]+$/u.test(text)) throw wrong('host', "is an address or a name without scheme and port, such as '127.0.0.1' or '::1'", host)
+  if (/[\s/]|^\[|:\d+$/u.test(text) && !/^[0-9A-Fa-f:]+$/u.test(text))
+    throw wrong('host', "is an address or a name without scheme and port, such as '127.0.0.1' or '::1'", host)
   return text
 }
 
@@ -86,7 +118,8 @@ function checkLimits(given: NonNullable<ServerOptions['limits']>): Limits {
     const value: unknown = given[name]
     if (value === undefined) continue
     const most = AT_MOST[name] ?? Number.MAX_SAFE_INTEGER
-    if (typeof value !== 'number' || !Number.isInteger(value) || value < 1 || value > most) throw wrong(`limits.${name}`, `is a whole number from 1 to ${most}`, value)
+    if (typeof value !== 'number' || !Number.isInteger(value) || value < 1 || value > most)
+      throw wrong(`limits.${name}`, `is a whole number from 1 to ${most}`, value)
     limits[name] = value
   }
   return limits
@@ -102,8 +135,13 @@ function checkRetain(retain: unknown): number {
 function checkSinks(sinks: unknown): Readonly<Record<string, SinkSpec>> {
   if (!isObject(sinks)) throw wrong('sinks', 'is an object of name → sink', sinks)
   for (const [name, spec] of Object.entries(sinks)) {
-    if (!/^[A-Za-z][A-Za-z0-9_-]{0,62}$/u.test(name)) throw new SyncError('bad_option', `sinks: ${JSON.stringify(name)} is no name; it is 1 to 63 letters, digits, _ and -, and begins with a letter`)
-    if (!isObject(spec) || typeof spec['module'] !== 'string' || !isObject(spec['options'])) throw wrong(`sinks.${name}`, 'is made by a sink adapter, such as sqlite({ path }) of @rejoin/server/sinks/sqlite', spec)
+    if (!/^[A-Za-z][A-Za-z0-9_-]{0,62}$/u.test(name))
+      throw new SyncError(
+        'bad_option',
+        `sinks: ${JSON.stringify(name)} is no name; it is 1 to 63 letters, digits, _ and -, and begins with a letter`,
+      )
+    if (!isObject(spec) || typeof spec['module'] !== 'string' || !isObject(spec['options']))
+      throw wrong(`sinks.${name}`, 'is made by a sink adapter, such as sqlite({ path }) of @rejoin/server/sinks/sqlite', spec)
   }
   return sinks as Readonly<Record<string, SinkSpec>>
 }
@@ -118,7 +156,8 @@ function checkOrigins(origins: unknown): readonly string[] {
   if (!Array.isArray(origins)) throw wrong('origins', "is a list such as ['https://app.example']", origins)
   return origins.map((origin: unknown) => {
     if (origin === '*') return origin
-    if (typeof origin !== 'string' || !/^https?:\/\/[^/\s]+\/?$/iu.test(origin) || !URL.canParse(origin)) throw wrong('origins', "has origins such as 'https://app.example' (scheme, host, port; no path), or '*'", origin)
+    if (typeof origin !== 'string' || !/^https?:\/\/[^/\s]+\/?$/iu.test(origin) || !URL.canParse(origin))
+      throw wrong('origins', "has origins such as 'https://app.example' (scheme, host, port; no path), or '*'", origin)
     return canonicalOrigin(origin)
   })
 }
@@ -144,7 +183,7 @@ function isObject(value: unknown): value is Record<string, unknown> {
 
 /** Equal for words whose letters are in another order, which is one slip of the hand. */
 function letters(word: string): string {
-  return [...word.toLowerCase()].sort().join('')
+  return Array.from(word.toLowerCase()).toSorted().join('')
 }
 
 /** Levenshtein distance, one row at a time. */

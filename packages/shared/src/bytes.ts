@@ -40,7 +40,8 @@ export class ByteWriter {
   }
 
   varUint(value: number): void {
-    if (!Number.isSafeInteger(value) || value < 0) throw new SyncError('bad_option', `${value} is not a number the wire carries (0 to 2^53-1)`)
+    if (!Number.isSafeInteger(value) || value < 0)
+      throw new SyncError('bad_option', `${value} is not a number the wire carries (0 to 2^53-1)`)
     this.#reserve(8)
     let rest = value
     while (rest >= 128) {

@@ -5,17 +5,10 @@ import type { JsonValue } from './schema.ts'
 
 /** A value that is no array and no object in its JSON form; undefined when JSON has none (bytes, bigints, functions, undefined). NaN and infinities are null, −0 is 0, strings are well formed. */
 export function canonicalScalar(value: unknown): JsonValue | undefined {
-  switch (typeof value) {
-    case 'string':
-      return value.toWellFormed()
-    case 'number':
-      // Adding 0 turns −0 into 0.
-      return Number.isFinite(value) ? value + 0 : null
-    case 'boolean':
-      return value
-    default:
-      return value === null ? null : undefined
-  }
+  if (typeof value === 'string') return value.toWellFormed()
+  // Adding 0 turns −0 into 0.
+  if (typeof value === 'number') return Number.isFinite(value) ? value + 0 : null
+  return typeof value === 'boolean' || value === null ? value : undefined
 }
 
 /**
@@ -41,7 +34,8 @@ export function canonicalJson(value: unknown): string {
       rest.push({ text: '}' })
       for (let i = entries.length - 1; i >= 0; i--) {
         const entry = entries[i]
-        if (entry !== undefined) rest.push({ value: entry[1] }, { text: `${i === 0 ? '' : ','}${JSON.stringify(entry[0].toWellFormed())}:` })
+        if (entry !== undefined)
+          rest.push({ value: entry[1] }, { text: `${i === 0 ? '' : ','}${JSON.stringify(entry[0].toWellFormed())}:` })
       }
       parts.push('{')
     } else {

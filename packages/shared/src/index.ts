@@ -3,7 +3,17 @@
  */
 
 // Identifiers
-export { MAX_DOCUMENT_ID_BYTES, cryptoRandom, documentIdProblem, fromHex, isHex16, newIncarnationId, newLineage, parseDocumentId, toHex } from './ids.ts'
+export {
+  MAX_DOCUMENT_ID_BYTES,
+  cryptoRandom,
+  documentIdProblem,
+  fromHex,
+  isHex16,
+  newIncarnationId,
+  newLineage,
+  parseDocumentId,
+  toHex,
+} from './ids.ts'
 export type { ChainHash, Cursor, DocumentId, IncarnationId, Lineage, Position, RandomBytes, Seq } from './ids.ts'
 
 // Errors: one class, one table

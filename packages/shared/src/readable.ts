@@ -27,7 +27,7 @@ export function createReadable<T>(initial: T): { readonly readable: Readable<T>;
   const set = (next: T): void => {
     if (Object.is(value, next)) return
     value = next
-    for (const listener of [...listeners]) {
+    for (const listener of Array.from(listeners)) {
       // An earlier listener may have set a newer value, told it, or ended this one.
       if (!Object.is(value, next)) return
       if (listeners.has(listener)) callSafely(listener.call, next)

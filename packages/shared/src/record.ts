@@ -4,7 +4,7 @@
 import { Array as YArray, Map as YMap, Text as YText } from 'yjs'
 import type { Doc } from 'yjs'
 import { canonicalScalar, isPlainObject } from './canonical.ts'
-import type { CollectionSchema, Field, JsonValue, Schema } from './schema.ts'
+import type { CollectionSchema, Field, FieldKind, JsonValue, Schema } from './schema.ts'
 import { isRichText, richTextToXml } from './xml.ts'
 
 /** A record's fields in canonical form: plain JSON, keys sorted, every field of its collection present. */
@@ -34,10 +34,11 @@ type Report = (problem: Violation['problem'], message: string) => void
  * Reads one record. Fields that are absent or null read as null; fields that the collection does not declare are left out (a newer application may have written them).
  */
 export function readRecord(collection: CollectionSchema, source: unknown): ReadRecord {
-  if (!(source instanceof YMap)) return { value: null, violations: [{ field: undefined, problem: 'type', message: `a record is a Y.Map, not ${nameOf(source)}` }] }
+  if (!(source instanceof YMap))
+    return { value: null, violations: [{ field: undefined, problem: 'type', message: `a record is a Y.Map, not ${nameOf(source)}` }] }
   const violations: Violation[] = []
   const value: Record<string, JsonValue> = {}
-  for (const name of Object.keys(collection.fields).sort()) {
+  for (const name of Object.keys(collection.fields).toSorted()) {
     const field = collection.fields[name]
     if (field === undefined) continue
     const report: Report = (problem, message) => violations.push({ field: name, problem, message: `${name}: ${message}` })
@@ -48,7 +49,10 @@ export function readRecord(collection: CollectionSchema, source: unknown): ReadR
 }
 
 /** Every record of a document by collection and id, ids sorted, and what did not fit, named by collection and id. */
-export function readDocument(schema: Schema, doc: Doc): {
+export function readDocument(
+  schema: Schema,
+  doc: Doc,
+): {
   readonly collections: Readonly<Record<string, Readonly<Record<string, RecordValue>>>>
   readonly violations: readonly (Violation & { readonly collection: string; readonly id: string })[]
 } {
@@ -57,7 +61,7 @@ export function readDocument(schema: Schema, doc: Doc): {
   for (const [name, collection] of Object.entries(schema.collections)) {
     const records: Record<string, RecordValue> = {}
     const map = doc.getMap(name)
-    for (const id of [...map.keys()].sort()) {
+    for (const id of [...map.keys()].toSorted()) {
       const read = id === '__proto__' ? refusedId() : readRecord(collection, map.get(id))
       for (const violation of read.violations) violations.push({ ...violation, collection: name, id })
       if (read.value !== null) records[id] = read.value
@@ -73,7 +77,9 @@ export function readDocument(schema: Schema, doc: Doc): {
  */
 export function toPlain(value: unknown, report: Report = () => {}): JsonValue {
   let root: JsonValue = null
-  const steps: { readonly source: unknown; readonly depth: number; readonly put: (made: JsonValue) => void }[] = [{ source: value, depth: 0, put: (made) => (root = made) }]
+  const steps: { readonly source: unknown; readonly depth: number; readonly put: (made: JsonValue) => void }[] = [
+    { source: value, depth: 0, put: (made) => (root = made) },
+  ]
   for (let step = steps.pop(); step !== undefined; step = steps.pop()) {
     const { source, put } = step
     const depth = step.depth + 1
@@ -108,26 +114,26 @@ export function toPlain(value: unknown, report: Report = () => {}): JsonValue {
 }
 
 function readField(field: Field, stored: unknown, report: Report): JsonValue {
-  const misfit = (wanted: string): null => {
-    report('type', `${wanted}, not ${nameOf(stored)}`)
-    return null
-  }
-  switch (field.kind) {
-    case 'string':
-      return typeof stored === 'string' ? stored.toWellFormed() : misfit('a string')
-    case 'number':
-      return typeof stored === 'number' ? (canonicalScalar(stored) ?? null) : misfit('a number')
-    case 'boolean':
-      return typeof stored === 'boolean' ? stored : misfit('true or false')
-    case 'date':
-      return (typeof stored === 'string' ? canonicalDate(stored) : undefined) ?? misfit('an ISO 8601 date, or time with its offset')
-    case 'json':
-      return toPlain(stored, report)
-    case 'text':
-      return stored instanceof YText ? stored.toString().toWellFormed() : misfit('a Y.Text')
-    case 'richText':
-      return isRichText(stored) ? richTextToXml(stored) : misfit('a Y.XmlFragment or Y.Text')
-  }
+  if (field.kind === 'json') return toPlain(stored, report)
+  const { wanted, read } = READERS[field.kind]
+  const value = read(stored)
+  if (value === undefined) report('type', `${wanted}, not ${nameOf(stored)}`)
+  return value ?? null
+}
+
+/** Kind → what it wants, and how that reads; undefined when it is something else. */
+const READERS: {
+  readonly [Kind in Exclude<FieldKind, 'json'>]: { readonly wanted: string; readonly read: (stored: unknown) => JsonValue | undefined }
+} = {
+  string: { wanted: 'a string', read: (stored) => (typeof stored === 'string' ? canonicalScalar(stored) : undefined) },
+  number: { wanted: 'a number', read: (stored) => (typeof stored === 'number' ? canonicalScalar(stored) : undefined) },
+  boolean: { wanted: 'true or false', read: (stored) => (typeof stored === 'boolean' ? stored : undefined) },
+  date: {
+    wanted: 'an ISO 8601 date, or time with its offset',
+    read: (stored) => (typeof stored === 'string' ? canonicalDate(stored) : undefined),
+  },
+  text: { wanted: 'a Y.Text', read: (stored) => (stored instanceof YText ? stored.toJSON().toWellFormed() : undefined) },
+  richText: { wanted: 'a Y.XmlFragment or Y.Text', read: (stored) => (isRichText(stored) ? richTextToXml(stored) : undefined) },
 }
 
 const CALENDAR = /^\d{4}-\d{2}-\d{2}$/u
@@ -152,11 +158,11 @@ export function canonicalDate(text: string): string | undefined {
 /** Sorted entries of what reads as an object; undefined for everything else. */
 function entriesOf(source: unknown): readonly (readonly [string, unknown])[] | undefined {
   const entries = source instanceof YMap ? [...source.entries()] : isPlainObject(source) ? Object.entries(source) : undefined
-  return entries?.filter(([, child]) => child !== undefined).sort(([a], [b]) => (a < b ? -1 : 1))
+  return entries?.filter(([, child]) => child !== undefined).toSorted(([a], [b]) => (a < b ? -1 : 1))
 }
 
 function plainScalar(source: unknown, report: Report): JsonValue {
-  if (source instanceof YText && source.constructor === YText) return source.toString().toWellFormed()
+  if (source instanceof YText && source.constructor === YText) return source.toJSON().toWellFormed()
   if (isRichText(source)) return richTextToXml(source)
   const scalar = canonicalScalar(source)
   if (scalar !== undefined) return scalar

@@ -34,7 +34,7 @@ export interface Schema<C extends Collections = Collections> {
 }
 
 /** The value of a field as records show it. */
-export type ValueOf<F extends Field> = F extends Field<infer T, FieldKind> ? T : never
+export type ValueOf<F extends Field> = F extends Field<infer T> ? T : never
 
 /**
  * A record of a collection in canonical form: `RecordOf<typeof schema, 'pets'>`. A field is null when it is absent: peers that know no schema may leave it out.
@@ -104,9 +104,12 @@ function collectionProblem(name: string, declared: unknown): string | undefined 
   return (
     namesProblem('field', Object.keys(declared['fields']), `${name}.`) ??
     firstProblem(fields, ([fieldName, declaredField]) => {
-      if (RESERVED_FIELDS.has(fieldName.toLowerCase())) return `field ${name}.${fieldName}: every record has its document and its id already; name it otherwise`
-      if (!isObject(declaredField)) return `field ${name}.${fieldName} is not made by string(), number(), boolean(), date(), json(), text() or richText()${typeof declaredField === 'function' ? '; call it' : ''}`
-      if (!KINDS.has(declaredField['kind'])) return `field ${name}.${fieldName} has the unknown kind ${JSON.stringify(declaredField['kind'])}`
+      if (RESERVED_FIELDS.has(fieldName.toLowerCase()))
+        return `field ${name}.${fieldName}: every record has its document and its id already; name it otherwise`
+      if (!isObject(declaredField))
+        return `field ${name}.${fieldName} is not made by string(), number(), boolean(), date(), json(), text() or richText()${typeof declaredField === 'function' ? '; call it' : ''}`
+      if (!KINDS.has(declaredField['kind']))
+        return `field ${name}.${fieldName} has the unknown kind ${JSON.stringify(declaredField['kind'])}`
       return undefined
     })
   )

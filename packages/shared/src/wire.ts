@@ -3,8 +3,32 @@
  */
 export { REVISION, FRAME_TYPES } from './frames.ts'
 export type {
-  Access, AckFrame, AuthFrame, AuthenticateFrame, AuthenticatedFrame, ClientFrame, CloseFrame, ClosedFrame, EntriesFrame, Frame, GoawayFrame, GrantFrame, HelloFrame, NackFrame, OpenFrame,
-  OpenMode, OpenedFrame, PingFrame, PongFrame, PresenceFrame, PushFrame, PushKind, RefusedFrame, RelayFrame, StateFrame, WelcomeFrame,
+  Access,
+  AckFrame,
+  AuthFrame,
+  AuthenticateFrame,
+  AuthenticatedFrame,
+  ClientFrame,
+  CloseFrame,
+  ClosedFrame,
+  EntriesFrame,
+  Frame,
+  GoawayFrame,
+  GrantFrame,
+  HelloFrame,
+  NackFrame,
+  OpenFrame,
+  OpenMode,
+  OpenedFrame,
+  PingFrame,
+  PongFrame,
+  PresenceFrame,
+  PushFrame,
+  PushKind,
+  RefusedFrame,
+  RelayFrame,
+  StateFrame,
+  WelcomeFrame,
 } from './frames.ts'
 export { createFrameWriter, decodeFrames, encodeFrames } from './codec.ts'
 export type { DecodeOptions, Decoded, FrameWriter } from './codec.ts'

@@ -43,13 +43,13 @@ function textParts(text: YText): unknown[] {
   const parts: unknown[] = []
   const runs: readonly { readonly insert?: unknown; readonly attributes?: Readonly<Record<string, unknown>> }[] = text.toDelta()
   for (const run of runs) {
-    const marks = Object.entries(run.attributes ?? {}).sort(([a], [b]) => (a < b ? -1 : 1))
+    const marks = Object.entries(run.attributes ?? {}).toSorted(([a], [b]) => (a < b ? -1 : 1))
     const around = marks.map(([name, value]) => tags(name, isPlainObject(value) ? value : value === true ? {} : { value }))
     for (const mark of around) parts.push(mark.open)
     if (typeof run.insert === 'string') parts.push(escape(run.insert))
     else if (isRichText(run.insert)) parts.push(run.insert)
     else parts.push(embed(run.insert))
-    for (const mark of around.reverse()) parts.push(mark.close)
+    for (const mark of around.toReversed()) parts.push(mark.close)
   }
   return parts
 }
@@ -60,10 +60,12 @@ function tags(name: string, attributes: Readonly<Record<string, unknown>>): { re
   const proper = XML_NAME.test(name)
   const shown = Object.entries(attributes)
     .filter(([key, value]) => XML_NAME.test(key) && value !== null && value !== undefined)
-    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .toSorted(([a], [b]) => (a < b ? -1 : 1))
     .map(([key, value]) => ` ${key}="${escape(typeof value === 'string' ? value : canonicalJson(value))}"`)
     .join('')
-  return proper ? { open: `<${name}${shown}>`, close: `</${name}>` } : { open: `<element name="${escape(name)}"${shown}>`, close: '</element>' }
+  return proper
+    ? { open: `<${name}${shown}>`, close: `</${name}>` }
+    : { open: `<element name="${escape(name)}"${shown}>`, close: '</element>' }
 }
 
 /** Shared types other than rich text are not followed and show as null: what they hold belongs in fields. */

@@ -22,8 +22,15 @@ const WORK_MS = 30_000
 /** The worker ends when nobody asked for so long, in ms. */
 const IDLE_MS = 30_000
 
+const nothing = (): void => {}
+
 /** Reads documents of `log`. `close` ends the worker; requests under way reject as `draining`. */
-export function createDocumentReader({ log, schema, clock, maxWaiting = 64 }: DocumentReaderOptions): DocumentReader & { close(): Promise<void> } {
+export function createDocumentReader({
+  log,
+  schema,
+  clock,
+  maxWaiting = 64,
+}: DocumentReaderOptions): DocumentReader & { close(): Promise<void> } {
   // Only whole documents are read: what a source lists besides is never asked.
   const source = createLogSource(log, { id: '', ends: async () => new Map(), documents: async () => [] })
   const bench = createBench(clock)
@@ -46,24 +53,26 @@ export function createDocumentReader({ log, schema, clock, maxWaiting = 64 }: Do
     return turn
   }
 
-  const ofType = <T extends Answer['type']>(answer: Answer, type: T): Extract<Answer, { type: T }> => {
-    if (answer.type === type) return answer as Extract<Answer, { type: T }>
-    throw new SyncError('internal', answer.type === 'failed' ? answer.reason : 'the worker answered something else')
-  }
-
   return {
     state: (document) =>
       inLine(async () => {
         const built = await build(document, { type: 'update' })
         return built && { seq: built.seq, update: ofType(built.answer, 'update').update }
       }),
-    collections: schema && ((document) =>
-      inLine(async () => {
-        const built = await build(document, { type: 'json', schema })
-        return built && { seq: built.seq, json: ofType(built.answer, 'json').json }
-      })),
+    collections:
+      schema &&
+      ((document) =>
+        inLine(async () => {
+          const built = await build(document, { type: 'json', schema })
+          return built && { seq: built.seq, json: ofType(built.answer, 'json').json }
+        })),
     close: () => bench.close(),
   }
+}
+
+function ofType<T extends Answer['type']>(answer: Answer, type: T): Extract<Answer, { type: T }> {
+  if (answer.type === type) return answer as Extract<Answer, { type: T }>
+  throw new SyncError('internal', answer.type === 'failed' ? answer.reason : 'the worker answered something else')
 }
 
 /** The worker, started when there is work, and its one piece of work. */
@@ -71,7 +80,7 @@ function createBench(clock: Clock): { work(ask: Ask): Promise<Answer>; close(): 
   let worker: Worker | undefined
   let closed = false
   let finish: ((result: Answer | SyncError) => void) | undefined
-  let cancelIdle = (): void => {}
+  let cancelIdle = nothing
 
   const end = async (because: SyncError): Promise<void> => {
     const ending = worker
@@ -88,7 +97,10 @@ function createBench(clock: Clock): { work(ask: Ask): Promise<Answer>; close(): 
       worker = undefined
       finish?.(new SyncError('internal', 'the worker that reads documents died', { cause: error }))
     }
-    started.on('message', (answer: Answer) => finish?.(answer)).on('error', died).on('exit', died)
+    started
+      .on('message', (answer: Answer) => finish?.(answer))
+      .on('error', died)
+      .on('exit', died)
     return started
   }
   return {
@@ -105,6 +117,7 @@ function createBench(clock: Clock): { work(ask: Ask): Promise<Answer>; close(): 
           if (result instanceof SyncError) reject(result)
           else resolve(result)
         }
+        // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker of Node, not a window
         at.postMessage(ask)
       })
     },

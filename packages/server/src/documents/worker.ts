@@ -4,8 +4,8 @@
 import { parentPort } from 'node:worker_threads'
 import type { Schema } from '@rejoin/shared'
 import { readDocument } from '@rejoin/shared'
-import * as Y from 'yjs'
-import { createReadingDoc, refuseGap } from '../view/project.ts'
+import { encodeStateAsUpdate } from 'yjs'
+import { createReadingDoc } from '../view/project.ts'
 
 /** What is asked: updates that give the document, and how to show it. */
 export interface Ask {
@@ -14,22 +14,22 @@ export interface Ask {
 }
 
 /** What is answered. */
-export type Answer = { readonly type: 'update'; readonly update: Uint8Array<ArrayBuffer> } | { readonly type: 'json'; readonly json: string } | { readonly type: 'failed'; readonly reason: string }
+export type Answer =
+  | { readonly type: 'update'; readonly update: Uint8Array<ArrayBuffer> }
+  | { readonly type: 'json'; readonly json: string }
+  | { readonly type: 'failed'; readonly reason: string }
 
 function answer({ updates, as }: Ask): Answer {
   const schema: Schema = as.type === 'json' ? as.schema : { collections: {} }
-  const doc = createReadingDoc(schema)
+  const reading = createReadingDoc(schema)
   try {
-    doc.transact(() => {
-      for (const update of updates) Y.applyUpdate(doc, update)
-    })
-    refuseGap(doc)
-    if (as.type === 'update') return { type: 'update', update: new Uint8Array(Y.encodeStateAsUpdate(doc)) }
-    return { type: 'json', json: JSON.stringify(readDocument(schema, doc)) }
+    reading.apply(updates)
+    if (as.type === 'update') return { type: 'update', update: new Uint8Array(encodeStateAsUpdate(reading.doc)) }
+    return { type: 'json', json: JSON.stringify(readDocument(schema, reading.doc)) }
   } catch (error) {
     return { type: 'failed', reason: error instanceof Error ? error.message : String(error) }
   } finally {
-    doc.destroy()
+    reading.doc.destroy()
   }
 }
 

@@ -62,7 +62,13 @@ export function createApp(parts: AppParts): Hono {
     return code === undefined ? c.json({ ready: true }) : refusal(new SyncError(code, 'the relay is not ready'))
   })
   app.get('/metrics', async (c) => c.body(await parts.metrics.read(), 200, { 'Content-Type': parts.metrics.contentType }))
-  app.options(`${DOCUMENTS}*`, (c) => c.body(null, 204, { 'Access-Control-Allow-Headers': 'Authorization', 'Access-Control-Allow-Methods': 'GET', 'Access-Control-Max-Age': '600' }))
+  app.options(`${DOCUMENTS}*`, (c) =>
+    c.body(null, 204, {
+      'Access-Control-Allow-Headers': 'Authorization',
+      'Access-Control-Allow-Methods': 'GET',
+      'Access-Control-Max-Age': '600',
+    }),
+  )
   app.get(`${DOCUMENTS}*`, (c) => answerDocument(c, parts))
   return app
 }
@@ -73,9 +79,14 @@ async function answerDocument(c: Context, { authorize, documents, unready }: App
   const grant = await authorize(authRequest(c))
   const document = documentOf(c.req.url)
   if (accessOf(grant, document) === 'none') throw new SyncError('forbidden', `${grant.principal} may not read ${JSON.stringify(document)}`)
-  const type = accepts(c, { header: 'Accept', supports: ['application/octet-stream', 'application/json'], default: 'application/octet-stream' })
+  const type = accepts(c, {
+    header: 'Accept',
+    supports: ['application/octet-stream', 'application/json'],
+    default: 'application/octet-stream',
+  })
   if (type === 'application/json') {
-    if (documents.collections === undefined) throw new SyncError('not_found', 'this relay has no schema and so knows no collections; accept application/octet-stream')
+    if (documents.collections === undefined)
+      throw new SyncError('not_found', 'this relay has no schema and so knows no collections; accept application/octet-stream')
     const { seq, json } = found(await documents.collections(document), document)
     return c.body(json, 200, documentHeaders('application/json', seq))
   }

@@ -32,7 +32,11 @@ export interface JwtOptions {
 export function jwt(options: JwtOptions): Authorize {
   const { issuer, audience, clock = systemClock } = options
   const { key, algorithms } = readKey(options)
-  const checks = { algorithms: [...algorithms], ...(issuer === undefined ? {} : { issuer }), ...(audience === undefined ? {} : { audience }) }
+  const checks = {
+    algorithms: [...algorithms],
+    ...(issuer === undefined ? {} : { issuer }),
+    ...(audience === undefined ? {} : { audience }),
+  }
   return async ({ token }) => {
     if (token === '') return null
     try {
@@ -84,7 +88,19 @@ export function grantProblem(value: unknown): string | undefined {
 }
 
 const SYMMETRIC: ReadonlySet<string> = new Set(['HS256', 'HS384', 'HS512'])
-const ASYMMETRIC: ReadonlySet<string> = new Set(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519'])
+const ASYMMETRIC: ReadonlySet<string> = new Set([
+  'RS256',
+  'RS384',
+  'RS512',
+  'PS256',
+  'PS384',
+  'PS512',
+  'ES256',
+  'ES384',
+  'ES512',
+  'EdDSA',
+  'Ed25519',
+])
 
 function readKey(options: JwtOptions): { readonly key: JWTVerifyGetKey; readonly algorithms: readonly string[] } {
   const { secret, jwks } = options
@@ -93,14 +109,19 @@ function readKey(options: JwtOptions): { readonly key: JWTVerifyGetKey; readonly
   const possible = secret === undefined ? ASYMMETRIC : SYMMETRIC
   const algorithms = options.algorithms ?? (secret === undefined ? ['RS256', 'PS256', 'ES256', 'EdDSA'] : ['HS256'])
   const wrong = algorithms.length === 0 ? '(none)' : algorithms.find((name) => !possible.has(name))
-  if (wrong !== undefined) throw new SyncError('bad_option', `jwt: algorithms: ${wrong} is not one of ${[...possible].join(', ')}, which go with ${secret === undefined ? 'jwks' : 'secret'}`)
+  if (wrong !== undefined)
+    throw new SyncError(
+      'bad_option',
+      `jwt: algorithms: ${wrong} is not one of ${[...possible].join(', ')}, which go with ${secret === undefined ? 'jwks' : 'secret'}`,
+    )
   if (secret !== undefined) {
     const bytes = secretBytes(secret)
     if (bytes.length === 0) throw new SyncError('bad_option', 'jwt: the secret is empty')
     return { key: () => bytes, algorithms }
   }
   if (typeof jwks === 'string' || jwks instanceof URL) {
-    if (!URL.canParse(String(jwks)) || !/^https?:$/u.test(new URL(jwks).protocol)) throw new SyncError('bad_option', `jwt: jwks: ${String(jwks)} is not an http(s) address`)
+    if (!URL.canParse(String(jwks)) || !/^https?:$/u.test(new URL(jwks).protocol))
+      throw new SyncError('bad_option', `jwt: jwks: ${String(jwks)} is not an http(s) address`)
     return { key: createRemoteJWKSet(new URL(jwks)), algorithms }
   }
   try {
@@ -112,9 +133,15 @@ function readKey(options: JwtOptions): { readonly key: JWTVerifyGetKey; readonly
 
 function grantOf(payload: JWTPayload): Grant {
   const { sub, docs = {}, admin, exp } = payload
-  const grant = { principal: sub, documents: docs, ...(admin === undefined ? {} : { admin }), ...(exp === undefined ? {} : { expiresAt: exp * 1000 }) }
+  const grant = {
+    principal: sub,
+    documents: docs,
+    ...(admin === undefined ? {} : { admin }),
+    ...(exp === undefined ? {} : { expiresAt: exp * 1000 }),
+  }
   const problem = grantProblem(grant)
-  if (problem !== undefined) throw new SyncError('unauthorized', `the token's claims: ${problem.replace('principal', 'sub').replace('documents', 'docs')}`)
+  if (problem !== undefined)
+    throw new SyncError('unauthorized', `the token's claims: ${problem.replace('principal', 'sub').replace('documents', 'docs')}`)
   return grant as Grant
 }
 
@@ -122,8 +149,10 @@ function grantOf(payload: JWTPayload): Grant {
 function tokenError(thrown: unknown): SyncError {
   if (thrown instanceof SyncError) return thrown
   if (thrown instanceof errors.JWTExpired) return new SyncError('expired', 'the token is over')
-  if (thrown instanceof errors.JWTClaimValidationFailed) return new SyncError('unauthorized', `the token's claim ${thrown.claim} is not what this relay accepts`)
-  if (thrown instanceof errors.JOSEAlgNotAllowed) return new SyncError('unauthorized', 'the token is signed with an algorithm that this relay does not accept')
+  if (thrown instanceof errors.JWTClaimValidationFailed)
+    return new SyncError('unauthorized', `the token's claim ${thrown.claim} is not what this relay accepts`)
+  if (thrown instanceof errors.JOSEAlgNotAllowed)
+    return new SyncError('unauthorized', 'the token is signed with an algorithm that this relay does not accept')
   if (thrown instanceof errors.JWKSTimeout) return new SyncError('overloaded', 'the keys could not be fetched in time')
   if (thrown instanceof errors.JOSEError) return new SyncError('unauthorized', 'the token does not verify')
   // Neither ours nor the verifier's: the key server did not answer.

@@ -45,6 +45,16 @@ export function createMetrics(metrics: readonly Metric[]): Metrics {
 
 const PROCESS: readonly Metric[] = [
   { name: 'process_resident_memory_bytes', help: 'Resident memory of the process.', type: 'gauge', read: () => process.memoryUsage.rss() },
-  { name: 'process_cpu_seconds_total', help: 'Processor time of the process, all threads.', type: 'counter', read: () => process.cpuUsage().user / 1e6 + process.cpuUsage().system / 1e6 },
-  { name: 'process_start_time_seconds', help: 'When the process started, since 1970.', type: 'gauge', read: () => Math.round(Date.now() / 1000 - process.uptime()) },
+  {
+    name: 'process_cpu_seconds_total',
+    help: 'Processor time of the process, all threads.',
+    type: 'counter',
+    read: () => process.cpuUsage().user / 1e6 + process.cpuUsage().system / 1e6,
+  },
+  {
+    name: 'process_start_time_seconds',
+    help: 'When the process started, since 1970.',
+    type: 'gauge',
+    read: () => Math.round(Date.now() / 1000 - process.uptime()),
+  },
 ]

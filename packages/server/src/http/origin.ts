@@ -19,24 +19,27 @@ export interface OriginHeaders {
 }
 
 /** The policy that the options ask for. */
-export function originPolicy(options: { readonly auth: unknown; readonly origins: readonly string[]; readonly insecure: boolean }): OriginPolicy {
+export function originPolicy(options: {
+  readonly auth: unknown
+  readonly origins: readonly string[]
+  readonly insecure: boolean
+}): OriginPolicy {
   if (options.auth !== undefined) return { type: 'listed', origins: options.origins }
   return options.insecure ? { type: 'any' } : { type: 'loopback' }
 }
 
 /** Why the request is refused (`forbidden`), in words, or undefined when it is let through. */
 export function originProblem({ host, origin }: OriginHeaders, policy: OriginPolicy): string | undefined {
-  switch (policy.type) {
-    case 'any':
-      return undefined
-    case 'loopback':
-      if (host === undefined || !isLoopbackHost(host)) return `Host ${shown(host)} is not a loopback address, and this relay has no auth`
-      if (origin !== undefined && !isLoopbackOrigin(origin)) return `Origin ${shown(origin)} is not a loopback address, and this relay has no auth`
-      return undefined
-    case 'listed':
-      if (origin === undefined || policy.origins.includes('*')) return undefined
-      return policy.origins.some((listed) => canonicalOrigin(listed) === canonicalOrigin(origin)) ? undefined : `Origin ${shown(origin)} is not among the origins of this relay`
+  if (policy.type === 'any') return undefined
+  if (policy.type === 'loopback') {
+    if (host === undefined || !isLoopbackHost(host)) return `Host ${shown(host)} is not a loopback address, and this relay has no auth`
+    if (origin !== undefined && !isLoopbackOrigin(origin))
+      return `Origin ${shown(origin)} is not a loopback address, and this relay has no auth`
+    return undefined
   }
+  if (origin === undefined || policy.origins.includes('*')) return undefined
+  if (policy.origins.some((listed) => canonicalOrigin(listed) === canonicalOrigin(origin))) return undefined
+  return `Origin ${shown(origin)} is not among the origins of this relay`
 }
 
 /** Whether an address to listen on is reached from this machine only. */
