@@ -111,6 +111,8 @@ export async function startCommits(data: WriterData, pendingBytes: number): Prom
         fail(message.message)
         return
       case 'closed':
+        // At once: the thread's end may be told in this same turn, and must not pass for a failure.
+        end(new LogError('failed', 'the log is closed'))
         closing?.()
         return
       case 'ready':
@@ -155,7 +157,6 @@ export async function startCommits(data: WriterData, pendingBytes: number): Prom
           closing = resolve
           worker.postMessage({ type: 'close' } satisfies ToWriter)
         })
-        if (over === undefined) end(new LogError('failed', 'the log is closed'))
       }
       await worker.terminate()
     },
