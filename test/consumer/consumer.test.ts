@@ -69,7 +69,7 @@ describeChromium('a consumer in Chromium', () => {
 
 /** Runs the compiler; what it says is the failure. */
 async function typeCheck(project: string): Promise<void> {
-  await run(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', project], { cwd: consumer.folder }).catch((error: unknown) => {
+  await run(join(root, 'node_modules/.bin/tsc'), ['-p', project], { cwd: consumer.folder }).catch((error: unknown) => {
     throw new Error((error as { stdout?: string }).stdout ?? '', { cause: error })
   })
 }
