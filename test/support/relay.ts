@@ -32,12 +32,12 @@ export interface TestRelay {
 
 export interface TestRelayOptions extends Partial<Pick<RelayCoreOptions, 'compactor' | 'presence' | 'heartbeat'>> {
   readonly log?: Log
+  readonly clock?: VirtualClock
   readonly authorize?: Authorize
   readonly limits?: Partial<Limits>
 }
 
-export function createTestRelay({ log = createMemoryLog(), authorize = () => Promise.resolve(OPEN_GRANT), limits = {}, ...rest }: TestRelayOptions = {}): TestRelay {
-  const clock = createVirtualClock()
+export function createTestRelay({ log = createMemoryLog(), authorize = () => Promise.resolve(OPEN_GRANT), limits = {}, clock = createVirtualClock(), ...rest }: TestRelayOptions = {}): TestRelay {
   const fatal: Error[] = []
   const reports: TestRelay['reports'] = []
   const core = createRelayCore({
@@ -164,6 +164,7 @@ export class Writer {
   readonly doc: Y.Doc = new Y.Doc()
   readonly incarnation: IncarnationId = newIncarnationId()
   n = 0
+  readonly #updates: Uint8Array[] = []
 
   /** The update of one edit, and its number. */
   edit(change: (doc: Y.Doc) => void = (doc) => doc.getText('t').insert(0, 'x')): { readonly n: number; readonly update: Uint8Array } {
@@ -172,7 +173,14 @@ export class Writer {
     this.doc.on('update', keep)
     this.doc.transact(() => change(this.doc))
     this.doc.off('update', keep)
-    return { n: ++this.n, update: updates.length === 1 ? (updates[0] as Uint8Array) : Y.mergeUpdates(updates) }
+    const update = updates.length === 1 ? (updates[0] as Uint8Array) : Y.mergeUpdates(updates)
+    this.#updates.push(update)
+    return { n: ++this.n, update }
+  }
+
+  /** The edits lo..hi as one update. */
+  between(lo: number, hi: number): Uint8Array {
+    return Y.mergeUpdates(this.#updates.slice(lo - 1, hi))
   }
 
   /** One edit as a push frame. */
