@@ -21,6 +21,8 @@ describeChromium("the browser's store in Chromium", () => {
   let url = ''
   let browser: Browser
   let device: BrowserContext
+  /** The page in which the cases of the contract run, one after the other. */
+  let contract: Tab | undefined
   const server = createServer()
   const ends: (() => Promise<unknown>)[] = []
 
@@ -55,9 +57,8 @@ describeChromium("the browser's store in Chromium", () => {
   }
 
   it.each(storeCases.map(({ name }) => name))('%s', async (name) => {
-    const tab = await openTab()
-    await tab.call('runCase', name)
-    await tab.page.close()
+    const page = (contract ??= await openTab())
+    await page.call('runCase', name)
   })
 
   it('hands the incarnation of a tab that is closed, or that crashed, to a tab that waits, with its rows', async () => {
