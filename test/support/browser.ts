@@ -42,7 +42,7 @@ export interface StatusLine {
 
 /** The status line, as the page shows it. */
 export async function readStatus(page: Page): Promise<StatusLine> {
-  const data = await page.locator('.status').evaluate((element) => ({ ...(element as HTMLElement).dataset }))
+  const data = await page.locator('.status').evaluate((element) => Object.fromEntries(Object.entries((element as HTMLElement).dataset)))
   return {
     connection: data['connection'] ?? '',
     storage: data['storage'] ?? '',

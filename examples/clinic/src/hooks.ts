@@ -3,6 +3,7 @@
  */
 import type { Readable } from '@rejoin/shared'
 import { useEffect, useMemo, useState, useSyncExternalStore } from 'react'
+import type { Awareness } from 'y-protocols/awareness'
 import * as Y from 'yjs'
 import { replica } from './clinic.ts'
 
@@ -66,22 +67,24 @@ export interface Peer {
 /** Everybody who is here, oneself included, by client id. */
 export function usePeers(): readonly Peer[] {
   const { awareness } = replica.presence
-  const readable = useMemo(() => {
-    let peers: readonly Peer[] | undefined
-    return {
-      get: () => (peers ??= readPeers(awareness.getStates())),
-      subscribe: (changed: () => void) => {
-        const seen = (): void => {
-          peers = undefined
-          changed()
-        }
-        peers = undefined
-        awareness.on('change', seen)
-        return () => awareness.off('change', seen)
-      },
-    }
-  }, [awareness])
+  const readable = useMemo(() => watchPeers(awareness), [awareness])
   return useSyncExternalStore(readable.subscribe, readable.get)
+}
+
+function watchPeers(awareness: Awareness): { get: () => readonly Peer[]; subscribe: (changed: () => void) => () => void } {
+  let peers: readonly Peer[] | undefined
+  return {
+    get: () => (peers ??= readPeers(awareness.getStates())),
+    subscribe: (changed) => {
+      const seen = (): void => {
+        peers = undefined
+        changed()
+      }
+      peers = undefined
+      awareness.on('change', seen)
+      return () => awareness.off('change', seen)
+    },
+  }
 }
 
 /** Presence is what others wrote: nothing in it is taken for granted. */
