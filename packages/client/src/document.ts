@@ -124,7 +124,7 @@ const proved = (state: DocumentState): DocumentStep => ({ state: { ...state, pro
 export const DOCUMENT_TABLE: { readonly [S in DocumentName]: Row } = {
   away: row({ online: open }),
   opening: row({ opened, refused: refuse, offline: away }),
-  fetching: row({ state: fragment, offline: away, closed: refuse, grant: granted, nack: nacked, ack: acked, distrust, entries: (state, _frame, env) => broken(state, env, 'entries before the state was whole') }),
+  fetching: row({ state: fragment, offline: away, closed: refuse, grant: granted, distrust, entries: (state, _frame, env) => broken(state, env, 'entries before the state was whole') }),
   live: row({ entries, ack: acked, nack: nacked, grant: granted, closed: refuse, offline: away, distrust, proved, state: (state, _frame, env) => broken(state, env, 'a state nobody asked for') }),
   waiting: row({ tick: open, renewed: open, offline: away }),
   refused: row({ renewed: open, offline: away }),
