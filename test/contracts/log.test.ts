@@ -9,7 +9,7 @@ import type { Log } from '#server/log/log.js'
 import { createMemoryDisk } from '#server/storage/memory-disk.js'
 import { createMemoryLog } from '#server/storage/memory.js'
 import { openSqliteLog } from '#server/storage/sqlite.js'
-import type { LogUnderTest } from './log.contract.ts'
+import type { LogUnderTest } from '../support/log.ts'
 import { describeLog } from './log.contract.ts'
 
 function inMemory(disk = createMemoryDisk()): Promise<LogUnderTest> {

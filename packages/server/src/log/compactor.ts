@@ -60,7 +60,7 @@ export interface Compactor {
   consider(head: DocumentHead): Promise<void> | undefined
   /** As `CompactionWork.state`. */
   state(document: DocumentId, stateVector?: Uint8Array): Promise<DocumentState | undefined>
-  /** Finishes the fold under way; what is queued is dropped. */
+  /** Ends at once: the fold under way comes to nothing, and is due again next time. */
   close(): Promise<void>
 }
 
@@ -94,6 +94,7 @@ export function createCompactor(options: CompactorOptions): Compactor {
       await log.fold(folded)
       failedAt.delete(document)
     } catch (error) {
+      if (closed) return
       if (failedAt.size > MAX_FAILED) failedAt.clear()
       failedAt.set(document, tailEntries)
       throw error
@@ -132,8 +133,8 @@ export function createCompactor(options: CompactorOptions): Compactor {
     state: (document, stateVector) => work.state(document, stateVector),
     async close() {
       closed = true
-      await Promise.all([working, stopTrimming()])
       await work.close()
+      await Promise.all([working, stopTrimming()])
     },
   }
 }

@@ -1,9 +1,9 @@
 /**
  * A disk that lives in memory, for tests and the convergence world: what is committed becomes durable later, and a crash loses what was not.
  */
-import type { Clock, Random, RandomBytes } from '@rejoin/shared'
+import type { ChainHash, Clock, DocumentId, IncarnationId, Lineage, Random, RandomBytes, Seq } from '@rejoin/shared'
 import { cryptoRandom, toHex } from '@rejoin/shared'
-import type { LogImage } from './memory.ts'
+import type { Entry } from '../log/log.ts'
 
 /** Options of `createMemoryDisk`. */
 export interface MemoryDiskOptions {
@@ -17,6 +17,29 @@ export interface MemoryDiskOptions {
   readonly flush?: number | undefined
   /** Longest time a read takes, in ms. @default 2 */
   readonly seek?: number | undefined
+}
+
+/** What a memory disk holds of a log. */
+export interface LogImage {
+  readonly id: string
+  readonly epoch: number
+  position: number
+  /** The highest position that was ever trimmed. */
+  trimmed: number
+  readonly documents: Map<DocumentId, StoredDocument>
+  /** Retained entries of all documents in the order of their positions. */
+  journal: Entry[]
+}
+
+/** A document on such a disk. */
+export interface StoredDocument {
+  readonly lineage: Lineage
+  seq: number
+  hash: ChainHash
+  /** Retained entries. */
+  entries: Entry[]
+  snapshot: { readonly seq: Seq; readonly hash: ChainHash; readonly update: Uint8Array; readonly admission: Uint8Array }
+  readonly acked: Map<IncarnationId, { readonly n: number; readonly seq: Seq }>
 }
 
 /** One disk, which outlives the logs that are opened on it, as a disk outlives processes. */

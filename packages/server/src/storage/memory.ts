@@ -5,30 +5,8 @@ import type { ChainHash, DocumentId, IncarnationId, Lineage, Position, Seq } fro
 import { chainNext, chainStart, firstLineage } from '../log/chain.ts'
 import type { Append, Appended, DocumentHead, Entry, FindWhat, Found, Log, ReadFrom, Snapshot } from '../log/log.ts'
 import { LogError } from '../log/log.ts'
-import type { MemoryDisk } from './memory-disk.ts'
+import type { LogImage, MemoryDisk, StoredDocument } from './memory-disk.ts'
 import { DiskError, createMemoryDisk } from './memory-disk.ts'
-
-/** What a memory disk holds of a log. */
-export interface LogImage {
-  readonly id: string
-  readonly epoch: number
-  position: number
-  /** The highest position that was ever trimmed. */
-  trimmed: number
-  readonly documents: Map<DocumentId, StoredDocument>
-  /** Retained entries of all documents in the order of their positions. */
-  journal: Entry[]
-}
-
-interface StoredDocument {
-  readonly lineage: Lineage
-  seq: number
-  hash: ChainHash
-  /** Retained entries. */
-  entries: Entry[]
-  snapshot: { readonly seq: Seq; readonly hash: ChainHash; readonly update: Uint8Array; readonly admission: Uint8Array }
-  readonly acked: Map<IncarnationId, { readonly n: number; readonly seq: Seq }>
-}
 
 const EMPTY = new Uint8Array(0)
 

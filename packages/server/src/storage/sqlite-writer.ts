@@ -88,6 +88,8 @@ function accept(message: ToWriter): void {
       return
     case 'close':
       state = 'closing'
+      // Each of their slices is whole in itself; what remains is done another time.
+      for (const { call } of tasks.splice(0)) tell({ type: 'undone', call, refusal: refusalOf(new LogError('overloaded', 'the log is closing')) })
   }
 }
 
