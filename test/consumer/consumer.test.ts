@@ -30,7 +30,7 @@ describe('a consumer', () => {
   it('type-checks with nodenext, and its output runs in Node against a relay of its own', async () => {
     await typeCheck('tsconfig.nodenext.json')
     const { stdout } = await run(process.execPath, ['out/node.js'], { cwd: consumer.folder })
-    expect(JSON.parse(stdout)).toEqual({ read: 'hello', refused: 'bad_document', storage: 'durable' })
+    expect(JSON.parse(stdout)).toEqual({ read: 'hello', refused: 'bad_document', fields: ['name', 'dob', 'weight'], storage: 'durable' })
   })
 
   it('type-checks with bundler', () => typeCheck('tsconfig.bundler.json'))

@@ -10,7 +10,7 @@ import type { Server } from '@rejoin/server'
 import { createServer, defineConfig, jwt } from '@rejoin/server'
 import { sqlite as mirror } from '@rejoin/server/sinks/sqlite'
 import { SyncError } from '@rejoin/shared'
-import { schema } from './schema.js'
+import { nobody, schema } from './schema.js'
 
 const data = mkdtempSync(join(tmpdir(), 'consumer-'))
 export const withTokens = defineConfig({ auth: jwt({ secret: 'x'.repeat(32), algorithms: ['HS256'] }) })
@@ -31,7 +31,7 @@ try {
 } catch (error) {
   if (error instanceof SyncError) refused = error.code
 }
-process.stdout.write(JSON.stringify({ read: read.ydoc.getMap('greetings').get('first'), refused, storage: writer.status.get().storage.name }))
+process.stdout.write(JSON.stringify({ read: read.ydoc.getMap('greetings').get('first'), refused, fields: Object.keys(nobody), storage: writer.status.get().storage.name }))
 
 await Promise.all([writer.close(), reader.close()])
 await server.close()
