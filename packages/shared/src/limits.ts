@@ -36,8 +36,6 @@ export interface Limits {
   readonly outbound: number
   /** One fragment of a first sync. */
   readonly fragment: number
-  /** What a sink may hold back of the log before it is cut off. */
-  readonly sinkBacklog: number
 }
 
 const KIB = 1024
@@ -61,7 +59,6 @@ export const DEFAULT_LIMITS: Limits = {
   window: 256 * KIB,
   outbound: 4 * MIB,
   fragment: 256 * KIB,
-  sinkBacklog: 1024 * MIB,
 }
 
 /** Limits that are part of the wire itself: both ends hold to them whatever they were configured with. Strings in bytes of UTF-8. */
