@@ -46,7 +46,6 @@ export interface StoredDocument {
 export interface MemoryDisk {
   /** What is durable. */
   readonly image: LogImage
-  readonly randomBytes: RandomBytes
   /** While true, commits fail as on a full disk. */
   full: boolean
   /** While true, commits fail at their durability barrier. */
@@ -114,7 +113,6 @@ export function createMemoryDisk({ clock, random = Math.random, randomBytes = cr
 
   const disk: MemoryDisk = {
     image: { id: toHex(randomBytes(16)), epoch: 1, position: 0, trimmed: 0, documents: new Map(), journal: [] },
-    randomBytes,
     full: false,
     broken: false,
     mount,
