@@ -26,8 +26,15 @@ const LOG = 'a'.repeat(32)
 const VIEW = 'b'.repeat(32)
 
 const key = (id: string, document = 'clinic', name = 'pets'): Key => ({ collection: name, document: document as DocumentId, id })
-const pet = (id: string, fields: RecordValue | null = {}, document?: string): SinkRow => ({ key: key(id, document), value: fields === null ? null : { ...EMPTY, ...fields } })
-const at = (version: number, refreshed?: Key | null): SinkPlace => ({ view: VIEW, version, ...(refreshed === undefined ? {} : { refreshed }) })
+const pet = (id: string, fields: RecordValue | null = {}, document?: string): SinkRow => ({
+  key: key(id, document),
+  value: fields === null ? null : { ...EMPTY, ...fields },
+})
+const at = (version: number, refreshed?: Key | null): SinkPlace => ({
+  view: VIEW,
+  version,
+  ...(refreshed === undefined ? {} : { refreshed }),
+})
 
 export function describeSink(name: string, make: () => SinkUnderTest): void {
   describe(`a sink ${name}`, () => {
@@ -60,7 +67,15 @@ export function describeSink(name: string, make: () => SinkUnderTest): void {
     })
 
     it('keeps rows of every kind, and its place, across sinks', async () => {
-      const rex: RecordValue = { name: 'Rex', age: 3.5, alive: true, born: '2020-05-17', extra: { a: [1, 'x', null], b: { c: false } }, note: 'good\ndog', story: '<p>Once</p>' }
+      const rex: RecordValue = {
+        name: 'Rex',
+        age: 3.5,
+        alive: true,
+        born: '2020-05-17',
+        extra: { a: [1, 'x', null], b: { c: false } },
+        note: 'good\ndog',
+        story: '<p>Once</p>',
+      }
       await beginAt(7, [pet('rex', rex), pet('mia', {}), { key: key('ann', 'clinic', 'owners'), value: { name: 'Ann' } }])
       const { standing } = await begin()
       expect(standing).toEqual({ place: at(7), stamp: 7, parked: [] })
@@ -106,13 +121,18 @@ export function describeSink(name: string, make: () => SinkUnderTest): void {
       const { sink, standing } = await begin()
       expect(await zombie.commit({ rows: [pet('1', { name: 'Z' })], from: at(1), to: at(2) })).toEqual({ type: 'fenced' })
       expect(await zombie.commit({ rows: [], from: at(1), to: at(1) })).toEqual({ type: 'fenced' })
-      expect(await sink.commit({ rows: [pet('1', { name: 'B' })], from: standing.place, to: at(2) })).toEqual({ type: 'committed', parked: [] })
+      expect(await sink.commit({ rows: [pet('1', { name: 'B' })], from: standing.place, to: at(2) })).toEqual({
+        type: 'committed',
+        parked: [],
+      })
       expect(under.rows(SCHEMA)[0]?.value['name']).toBe('B')
     })
 
     it('never lets a lower stamp over a higher one', async () => {
       const sink = await beginAt(9, [pet('1', { name: 'new' }), pet('2', null)])
-      expect(await sink.commit({ rows: [pet('1', { name: 'old' }), pet('2', { name: 'old' })], from: at(9), to: at(4) })).toMatchObject({ type: 'committed' })
+      expect(await sink.commit({ rows: [pet('1', { name: 'old' }), pet('2', { name: 'old' })], from: at(9), to: at(4) })).toMatchObject({
+        type: 'committed',
+      })
       expect(under.rows(SCHEMA).map(({ value }) => value['name'])).toEqual(['new'])
     })
 
@@ -156,11 +176,22 @@ export function describeSink(name: string, make: () => SinkUnderTest): void {
 
     it('has everything to be written when the schema has changed, and keeps what still fits', async () => {
       await beginAt(5, [pet('1', { name: 'A' })])
-      const wider = defineSchema({ ...SCHEMA.collections, pets: collection({ ...SCHEMA.collections['pets']?.fields, weight: number() }), visits: collection({ at: date() }) })
+      const wider = defineSchema({
+        ...SCHEMA.collections,
+        pets: collection({ ...SCHEMA.collections['pets']?.fields, weight: number() }),
+        visits: collection({ at: date() }),
+      })
       const { sink, standing } = await begin(wider)
       expect(standing).toMatchObject({ place: undefined, stamp: 5 })
       expect(under.rows(SCHEMA)).toEqual([{ key: key('1'), value: { ...EMPTY, name: 'A' } }])
-      await sink.commit({ rows: [{ key: key('1'), value: { ...EMPTY, name: 'A', weight: 4 } }, { key: key('v', 'clinic', 'visits'), value: { at: '2020-01-01' } }], from: undefined, to: at(6) })
+      await sink.commit({
+        rows: [
+          { key: key('1'), value: { ...EMPTY, name: 'A', weight: 4 } },
+          { key: key('v', 'clinic', 'visits'), value: { at: '2020-01-01' } },
+        ],
+        from: undefined,
+        to: at(6),
+      })
       expect(under.rows(wider)).toEqual([
         { key: key('1'), value: { ...EMPTY, name: 'A', weight: 4 } },
         { key: key('v', 'clinic', 'visits'), value: { at: '2020-01-01' } },
@@ -169,17 +200,53 @@ export function describeSink(name: string, make: () => SinkUnderTest): void {
     })
 
     it('takes hostile ids and values as they are', async () => {
-      const texts = ['__proto__', "'; DROP TABLE pets; --", '"', '\\', '\u0000', 'a\u0000b', 'a', '%', '?', ':x', '$1', '\u2028', '😀', 'x'.repeat(300_000)]
-      const rows = texts.map((each) => pet(each, { name: each, note: each, extra: { [`k${each}`]: each, list: [each] } }, "d'\"oc"))
+      const texts = [
+        '__proto__',
+        "'; DROP TABLE pets; --",
+        '"',
+        '\\',
+        '\u0000',
+        'a\u0000b',
+        'a',
+        '%',
+        '?',
+        ':x',
+        '$1',
+        '\u2028',
+        '😀',
+        'x'.repeat(300_000),
+      ]
+      const rows = texts.map((each) => pet(each, { name: each, note: each, extra: { [`k${each}`]: each, list: [each] } }, 'd\'"oc'))
       await beginAt(1, rows)
       const found = new Map(under.rows(SCHEMA).map(({ key: { id }, value }) => [id, value]))
       expect(new Set(found.keys())).toEqual(new Set(texts))
-      for (const each of texts) expect(found.get(each)).toEqual({ ...EMPTY, name: each, note: each, extra: { [`k${each}`]: each, list: [each] } })
+      for (const each of texts)
+        expect(found.get(each)).toEqual({ ...EMPTY, name: each, note: each, extra: { [`k${each}`]: each, list: [each] } })
     })
 
     it('keeps numbers exactly', async () => {
-      const numbers = [0, -1, 0.1, 1e300, -1e-300, 5e-324, 1.7976931348623157e308, 2 ** 53, -(2 ** 53) + 1, 2 ** 63, 2 ** 64, 1 / 3, 123456789.123456789, 1e15, 1e16, 1e17 + 16]
-      await beginAt(1, numbers.map((age, i) => pet(String(i).padStart(2, '0'), { age, extra: age })))
+      const numbers = [
+        0,
+        -1,
+        0.1,
+        1e300,
+        -1e-300,
+        Number.MIN_VALUE,
+        Number.MAX_VALUE,
+        2 ** 53,
+        -(2 ** 52),
+        2 ** 63,
+        2 ** 64,
+        1 / 3,
+        123456789.12345679,
+        1e15,
+        1e16,
+        2 ** 60 + 2 ** 10,
+      ]
+      await beginAt(
+        1,
+        numbers.map((age, i) => pet(String(i).padStart(2, '0'), { age, extra: age })),
+      )
       for (const [i, { value }] of under.rows(SCHEMA).entries()) expect(value).toEqual({ ...EMPTY, age: numbers[i], extra: numbers[i] })
     })
   })

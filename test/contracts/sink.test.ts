@@ -22,7 +22,10 @@ describeSink('in memory', (): SinkUnderTest => {
   const destination = createMemoryDestination()
   return {
     open: async ({ collections }, log = LOG) => openMemorySink(destination, { name: 'memory', collections, log }),
-    rows: () => [...destination.rows.values()].flatMap(({ key, value }) => (value === null ? [] : [{ key, value }])).sort((a, b) => compareKeys(a.key, b.key)),
+    rows: () =>
+      [...destination.rows.values()]
+        .flatMap(({ key, value }) => (value === null ? [] : [{ key, value }]))
+        .sort((a, b) => compareKeys(a.key, b.key)),
     wipe: () => Object.assign(destination, { ...createMemoryDestination() }),
     dispose: () => {},
   }
@@ -137,12 +140,19 @@ describe('the SQLite mirror', () => {
     await sink.begin()
     sql((db) => db.exec("CREATE TRIGGER young BEFORE INSERT ON pets WHEN new.age < 0 BEGIN SELECT RAISE(ABORT, 'not born yet'); END"))
     await sink.begin()
-    const outcome = await sink.commit({ rows: [row('1', { name: 'A', age: 1 }), row('2', { name: 'B', age: -1 }), row('3', { name: 'C', age: 1 })], from: undefined, to: place(1) })
+    const outcome = await sink.commit({
+      rows: [row('1', { name: 'A', age: 1 }), row('2', { name: 'B', age: -1 }), row('3', { name: 'C', age: 1 })],
+      from: undefined,
+      to: place(1),
+    })
     expect(outcome).toEqual({ type: 'committed', parked: [{ key: row('2', null).key, reason: 'not born yet' }] })
     expect(sql((db) => db.prepare('SELECT id FROM pets').pluck().all())).toEqual(['1', '3'])
     const again = await open(schema)
     expect((await again.begin()).parked).toEqual([{ key: row('2', null).key, reason: 'not born yet' }])
-    expect(await again.commit({ rows: [row('2', { name: 'B', age: 0 })], from: place(1), to: place(2) })).toEqual({ type: 'committed', parked: [] })
+    expect(await again.commit({ rows: [row('2', { name: 'B', age: 0 })], from: place(1), to: place(2) })).toEqual({
+      type: 'committed',
+      parked: [],
+    })
     expect((await (await open(schema)).begin()).parked).toEqual([])
   })
 
@@ -152,9 +162,15 @@ describe('the SQLite mirror', () => {
     await sink.begin()
     await sink.commit({ rows: [row('1', { name: 'A' })], from: undefined, to: place(1) })
     // The effect is there and the cursor is about to move: whatever goes wrong now takes the effect back.
-    sql((db) => db.exec("CREATE TRIGGER crash BEFORE UPDATE OF version ON rejoin_cursor WHEN new.version = 2 BEGIN SELECT RAISE(ROLLBACK, 'crashed'); END"))
+    sql((db) =>
+      db.exec(
+        "CREATE TRIGGER crash BEFORE UPDATE OF version ON rejoin_cursor WHEN new.version = 2 BEGIN SELECT RAISE(ROLLBACK, 'crashed'); END",
+      ),
+    )
     await sink.begin()
-    await expect(sink.commit({ rows: [row('1', { name: 'B' }), row('2', { name: 'C' })], from: place(1), to: place(2) })).rejects.toThrow('crashed')
+    await expect(sink.commit({ rows: [row('1', { name: 'B' }), row('2', { name: 'C' })], from: place(1), to: place(2) })).rejects.toThrow(
+      'crashed',
+    )
     expect(sql((db) => db.prepare('SELECT id, name FROM pets').all())).toEqual([{ id: '1', name: 'A' }])
     expect((await (await open(schema)).begin()).place).toEqual(place(1))
   })

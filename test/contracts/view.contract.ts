@@ -21,7 +21,19 @@ const NOTHING: ViewCommit = { entries: [], documents: [], places: [], misfits: [
 
 function entry(version: number, changes: readonly RecordChange[], fields: Partial<ProjectedEntry> = {}): ProjectedEntry {
   const document = 'd' as DocumentId
-  return { version, partition: 0, position: version as Position, epoch: 1, seq: version as Seq, document, actor: 'alice', at: 1, settled: true, changes, ...fields }
+  return {
+    version,
+    partition: 0,
+    position: version as Position,
+    epoch: 1,
+    seq: version as Seq,
+    document,
+    actor: 'alice',
+    at: 1,
+    settled: true,
+    changes,
+    ...fields,
+  }
 }
 
 /** What a view is, in ten lines: the commits, and nothing forgotten. */
@@ -29,10 +41,14 @@ interface Oracle {
   readonly entries: ProjectedEntry[]
 }
 const valueAt = ({ entries }: Oracle, { collection, document, id }: Key, version: number): RecordValue | null =>
-  entries.filter((each) => each.version <= version && each.document === document).flatMap(({ changes }) => changes).findLast((each) => each.collection === collection && each.id === id)?.value ?? null
+  entries
+    .filter((each) => each.version <= version && each.document === document)
+    .flatMap(({ changes }) => changes)
+    .findLast((each) => each.collection === collection && each.id === id)?.value ?? null
 const keysOf = (entries: readonly ProjectedEntry[]): Key[] => {
   const keys = new Map<string, Key>()
-  for (const { document, changes } of entries) for (const { collection, id } of changes) keys.set(keyText({ collection, document, id }), { collection, document, id })
+  for (const { document, changes } of entries)
+    for (const { collection, id } of changes) keys.set(keyText({ collection, document, id }), { collection, document, id })
   return [...keys.values()].sort(compareKeys)
 }
 
@@ -65,7 +81,11 @@ export function describeView(name: string, make: () => ViewUnderTest): void {
       view.commit({
         ...NOTHING,
         source: SOURCE,
-        entries: [entry(1, [change('pets', 'a', { n: 1 }), change('pets', 'b', { n: 1 })]), entry(2, [change('pets', 'a', null)]), entry(3, [change('pets', 'a', { n: 3 })])],
+        entries: [
+          entry(1, [change('pets', 'a', { n: 1 }), change('pets', 'b', { n: 1 })]),
+          entry(2, [change('pets', 'a', null)]),
+          entry(3, [change('pets', 'a', { n: 3 })]),
+        ],
       })
       expect([0, 1, 2, 3].map((version) => view.get(key('pets', 'd', 'a'), version))).toEqual([null, { n: 1 }, null, { n: 3 }])
       expect([0, 1, 2, 3].map((version) => view.keys(version, 10).map(({ id }) => id))).toEqual([[], ['a', 'b'], ['b'], ['a', 'b']])
@@ -98,7 +118,12 @@ export function describeView(name: string, make: () => ViewUnderTest): void {
 
     it('cuts only where a version is settled, within the limits where it can', () => {
       const view = open()
-      const many = (version: number, n: number, settled = true): ProjectedEntry => entry(version, Array.from({ length: n }, (_, i) => change('pets', `${version}-${i}`, { n: i })), { settled })
+      const many = (version: number, n: number, settled = true): ProjectedEntry =>
+        entry(
+          version,
+          Array.from({ length: n }, (_, i) => change('pets', `${version}-${i}`, { n: i })),
+          { settled },
+        )
       view.commit({ ...NOTHING, source: SOURCE, entries: [many(1, 2), many(2, 2), many(3, 9, false), many(4, 1), many(5, 0)] })
       const limits = { items: 4, bytes: 1_000_000 }
       expect(view.cut(0, limits)).toBe(2)
@@ -117,10 +142,20 @@ export function describeView(name: string, make: () => ViewUnderTest): void {
 
     it('keeps where documents and partitions stand, what is parked and what does not fit', () => {
       const view = open()
-      const state = (document: string, parked?: string) => ({ document: document as DocumentId, partition: 0, lineage: 'l' as Lineage, seq: 3 as Seq, parked })
+      const state = (document: string, parked?: string) => ({
+        document: document as DocumentId,
+        partition: 0,
+        lineage: 'l' as Lineage,
+        seq: 3 as Seq,
+        parked,
+      })
       const misfit = { ...key('pets', 'b', 'x'), field: 'age', message: 'age: a number' }
       const whole = { ...key('pets', 'b', 'x'), field: undefined, message: 'a record is a Y.Map' }
-      view.commit({ ...NOTHING, documents: [state('b'), state('a', 'it threw'), state('c')], misfits: [{ key: key('pets', 'b', 'x'), found: [misfit, whole] }] })
+      view.commit({
+        ...NOTHING,
+        documents: [state('b'), state('a', 'it threw'), state('c')],
+        misfits: [{ key: key('pets', 'b', 'x'), found: [misfit, whole] }],
+      })
       view.commit({ ...NOTHING, places: [{ partition: 0, position: 7 as Position, hash: undefined, ahead: 9 as Position }] })
       expect(view.document('a' as DocumentId)).toEqual(state('a', 'it threw'))
       expect(view.document('z' as DocumentId)).toBeUndefined()
@@ -139,13 +174,36 @@ export function describeView(name: string, make: () => ViewUnderTest): void {
 
     it('keeps hostile names and values apart and whole', () => {
       const view = open()
-      const ids = ['__proto__', 'constructor', '"; DROP TABLE changes; --', "it's", '\u0000', 'a\u0000b', 'a', '😀', '\uffee', 'x'.repeat(100_000)]
-      view.commit({ ...NOTHING, source: SOURCE, entries: [entry(1, ids.map((id) => change('pets', id, { text: id, deep: { ['__proto__x']: [id] } })))] })
+      const ids = [
+        '__proto__',
+        'constructor',
+        '"; DROP TABLE changes; --',
+        "it's",
+        '\u0000',
+        'a\u0000b',
+        'a',
+        '😀',
+        '\uffee',
+        'x'.repeat(100_000),
+      ]
+      view.commit({
+        ...NOTHING,
+        source: SOURCE,
+        entries: [
+          entry(
+            1,
+            ids.map((id) => change('pets', id, { text: id, deep: { ['__proto__x']: [id] } })),
+          ),
+        ],
+      })
       for (const id of ids) expect(view.get(key('pets', 'd', id), 1)).toEqual({ text: id, deep: { ['__proto__x']: [id] } })
       const keys = view.keys(1, 100)
       expect(keys).toEqual([...keys].sort(compareKeys))
       expect(new Set(keys.map(({ id }) => id))).toEqual(new Set(ids))
-      expect(keys.findIndex(({ id }) => id === '😀'), 'by code point, as databases order').toBeGreaterThan(keys.findIndex(({ id }) => id === '\uffee'))
+      expect(
+        keys.findIndex(({ id }) => id === '😀'),
+        'by code point, as databases order',
+      ).toBeGreaterThan(keys.findIndex(({ id }) => id === '\uffee'))
       const paged: Key[] = []
       for (let page = view.keys(1, 3); page.length > 0; page = view.keys(1, 3, page.at(-1))) paged.push(...page)
       expect(paged).toEqual(keys)
@@ -153,8 +211,17 @@ export function describeView(name: string, make: () => ViewUnderTest): void {
 
     it('reads like a list of everything, whatever is committed, trimmed and reopened', () => {
       const names = fc.constantFrom('pets', 'owners', 'p')
-      const oneChange = fc.record({ collection: names, id: fc.constantFrom('1', '2', '3'), value: fc.option(fc.record({ n: fc.nat(3) }), { nil: null }) })
-      const oneEntry = fc.record({ document: fc.constantFrom('a', 'b'), settled: fc.boolean(), skip: fc.nat(2), changes: fc.uniqueArray(oneChange, { maxLength: 4, selector: ({ collection, id }) => `${collection}/${id}` }) })
+      const oneChange = fc.record({
+        collection: names,
+        id: fc.constantFrom('1', '2', '3'),
+        value: fc.option(fc.record({ n: fc.nat(3) }), { nil: null }),
+      })
+      const oneEntry = fc.record({
+        document: fc.constantFrom('a', 'b'),
+        settled: fc.boolean(),
+        skip: fc.nat(2),
+        changes: fc.uniqueArray(oneChange, { maxLength: 4, selector: ({ collection, id }) => `${collection}/${id}` }),
+      })
       const step = fc.oneof(
         { weight: 6, arbitrary: fc.record({ type: fc.constant('commit' as const), entries: fc.array(oneEntry, { maxLength: 4 }) }) },
         { weight: 1, arbitrary: fc.record({ type: fc.constant('trim' as const), to: fc.nat(40), rows: fc.integer({ min: 1, max: 5 }) }) },

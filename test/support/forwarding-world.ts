@@ -1,7 +1,7 @@
 /**
  * A log, its view and one sink in one process under a virtual clock, with an oracle that knows what lies where at every version. Anything may fail at any step.
  */
-import type { DocumentId, IncarnationId, Lineage, Position, Schema, Seq } from '@rejoin/shared'
+import type { DocumentId, IncarnationId, Position, Schema, Seq } from '@rejoin/shared'
 import { newIncarnationId } from '@rejoin/shared'
 import * as Y from 'yjs'
 import type { Log } from '#server/log/log.js'
@@ -78,7 +78,11 @@ export function createForwardingWorld({ chance, schema = RECORDS, makeView = cre
       fail('ends')
       return new Map([[0, disk.image.position as Position]])
     },
-    documents: async (limit, from) => [...disk.image.documents.keys()].sort().filter((id) => from === undefined || id > from).slice(0, limit),
+    documents: async (limit, from) =>
+      [...disk.image.documents.keys()]
+        .sort()
+        .filter((id) => from === undefined || id > from)
+        .slice(0, limit),
   })
   const troubled: typeof source = {
     ...source,
@@ -105,7 +109,9 @@ export function createForwardingWorld({ chance, schema = RECORDS, makeView = cre
     const expected = expectedAt(version === undefined ? 0 : (settled.get(version) ?? 0))
     const found = new Map([...rowsOf(destination)].map(([text, value]) => [text, JSON.stringify(value)]))
     const all = new Set([...expected.keys(), ...found.keys()])
-    for (const each of all) if (expected.get(each) !== found.get(each)) problems.push(`at version ${place.version}: ${each} is ${found.get(each)} and should be ${expected.get(each)}`)
+    for (const each of all)
+      if (expected.get(each) !== found.get(each))
+        problems.push(`at version ${place.version}: ${each} is ${found.get(each)} and should be ${expected.get(each)}`)
   }
 
   function expectedAt(position: number): Map<string, string> {
@@ -131,7 +137,8 @@ export function createForwardingWorld({ chance, schema = RECORDS, makeView = cre
   }
 
   const replicasOf = (document: DocumentId) => {
-    const known = replicas.get(document) ?? Array.from({ length: 2 }, () => ({ doc: new Y.Doc(), incarnation: newIncarnationId(hex), seq: 0, n: 0 }))
+    const known =
+      replicas.get(document) ?? Array.from({ length: 2 }, () => ({ doc: new Y.Doc(), incarnation: newIncarnationId(hex), seq: 0, n: 0 }))
     replicas.set(document, known)
     return known
   }
@@ -171,12 +178,35 @@ export function createForwardingWorld({ chance, schema = RECORDS, makeView = cre
       const head = await log.head(document)
       const truth = truths.get(document)
       if (head === undefined || truth === undefined) return
-      await log.fold({ document, lineage: head.lineage as Lineage, seq: head.seq, update: Y.encodeStateAsUpdate(truth), admission: new Uint8Array(0) })
+      await log.fold({
+        document,
+        lineage: head.lineage,
+        seq: head.seq,
+        update: Y.encodeStateAsUpdate(truth),
+        admission: new Uint8Array(0),
+      })
       if (chance() < 0.5) await log.trim(Number.MAX_SAFE_INTEGER)
     },
     start: (): void => {
-      projector ??= startProjector({ log: troubled, view, schema, clock, random: chance, maxOpenBytes: 400, limits: { items: 1 + below(chance, 5), bytes: 2_000 }, onCommit: () => forwarder?.poke() })
-      forwarder ??= startForwarder({ view, collections: schema.collections, clock, random: chance, limits: { items: 1 + below(chance, 6), bytes: 3_000 }, open: async () => openMemorySink(destination, { name: 'sink', collections: schema.collections, log: log.id }) })
+      projector ??= startProjector({
+        log: troubled,
+        view,
+        schema,
+        clock,
+        random: chance,
+        maxOpenBytes: 400,
+        limits: { items: 1 + below(chance, 5), bytes: 2_000 },
+        onCommit: () => forwarder?.poke(),
+      })
+      forwarder ??= startForwarder({
+        view,
+        collections: schema.collections,
+        clock,
+        random: chance,
+        idle: 10_000,
+        limits: { items: 1 + below(chance, 6), bytes: 3_000 },
+        open: async () => openMemorySink(destination, { name: 'sink', collections: schema.collections, log: log.id }),
+      })
       projector.poke()
     },
     stop: async (): Promise<void> => {

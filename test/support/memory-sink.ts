@@ -34,7 +34,8 @@ export function openMemorySink(destination: MemoryDestination, { log, collection
   return {
     begin: async () => {
       destination.hook('begin')
-      if (destination.log !== undefined && destination.log !== log) throw new SyncError('bad_option', `the destination mirrors the log ${destination.log}`)
+      if (destination.log !== undefined && destination.log !== log)
+        throw new SyncError('bad_option', `the destination mirrors the log ${destination.log}`)
       if (destination.collections !== declared) destination.place = undefined
       destination.log = log
       destination.collections = declared
@@ -62,7 +63,10 @@ export function openMemorySink(destination: MemoryDestination, { log, collection
     },
     keys: async (limit, from) => {
       destination.hook('keys')
-      const keys = [...destination.rows.values()].filter(({ value }) => value !== null).map(({ key }) => key).sort(compareKeys)
+      const keys = [...destination.rows.values()]
+        .filter(({ value }) => value !== null)
+        .map(({ key }) => key)
+        .sort(compareKeys)
       return keys.filter((key) => from === undefined || compareKeys(key, from) > 0).slice(0, limit)
     },
     close: async () => {},

@@ -13,7 +13,23 @@ export const RECORDS: Schema = defineSchema({
 })
 
 const IDS = ['1', '2', '3', '__proto__', "it's", '']
-const SCALARS: readonly unknown[] = ['Rex', 'Mia', 3, 4.5, true, false, null, undefined, NaN, '2020-05-17', '2020-05-17T10:00:00+02:00', '2020-02-31', new Uint8Array([1]), { b: 1, a: [2, { c: 3 }] }, [1, '\u0000']]
+const SCALARS: readonly unknown[] = [
+  'Rex',
+  'Mia',
+  3,
+  4.5,
+  true,
+  false,
+  null,
+  undefined,
+  NaN,
+  '2020-05-17',
+  '2020-05-17T10:00:00+02:00',
+  '2020-02-31',
+  new Uint8Array([1]),
+  { b: 1, a: [2, { c: 3 }] },
+  [1, '\u0000'],
+]
 const FIELDS = ['name', 'age', 'alive', 'born', 'extra', 'note', 'story', 'unknown']
 
 /** One transaction of a device. */
@@ -28,18 +44,25 @@ function editOnce(doc: Y.Doc, chance: Chance): void {
   const id = pick(chance, IDS)
   const record = records.get(id)
   const roll = below(chance, 12)
-  if (roll === 0) return void records.delete(id)
-  if (roll === 1) return void records.set(id, pick(chance, SCALARS.slice(0, 6)))
-  if (roll === 2) return void doc.getText('elsewhere').insert(0, 'x')
-  if (roll <= 4 || !(record instanceof Y.Map)) return void records.set(id, newRecord(chance))
-  const field = pick(chance, FIELDS)
+  if (roll === 0) records.delete(id)
+  else if (roll === 1) records.set(id, pick(chance, SCALARS.slice(0, 6)))
+  else if (roll === 2) doc.getText('elsewhere').insert(0, 'x')
+  else if (roll <= 4 || !(record instanceof Y.Map)) records.set(id, newRecord(chance))
+  else editField(record, pick(chance, FIELDS), roll, chance)
+}
+
+function editField(record: Y.Map<unknown>, field: string, roll: number, chance: Chance): void {
   const value: unknown = record.get(field)
-  if (value instanceof Y.Text) return value.length > 0 && roll < 7 ? value.delete(0, 1) : value.insert(value.length, pick(chance, ['a', '😀', '\n']), roll > 9 ? { bold: true } : {})
-  if (value instanceof Y.XmlFragment) return value.insert(0, [new Y.XmlElement('p')])
-  if (value instanceof Y.Map) return nest(value, chance)
-  if (value instanceof Y.Array) return value.length > 2 ? value.delete(0, 1) : value.push([pick(chance, SCALARS.slice(0, 6))])
-  if (roll === 5) return void record.delete(field)
-  record.set(field, newValue(field, chance))
+  if (value instanceof Y.Text) {
+    if (value.length > 0 && roll < 7) value.delete(0, 1)
+    else value.insert(value.length, pick(chance, ['a', '😀', '\n']), roll > 9 ? { bold: true } : {})
+  } else if (value instanceof Y.XmlFragment) value.insert(0, [new Y.XmlElement('p')])
+  else if (value instanceof Y.Map) nest(value, chance)
+  else if (value instanceof Y.Array) {
+    if (value.length > 2) value.delete(0, 1)
+    else value.push([pick(chance, SCALARS.slice(0, 6))])
+  } else if (roll === 5) record.delete(field)
+  else record.set(field, newValue(field, chance))
 }
 
 /** Changes something somewhere below, so that the change lies deep under its record. */
@@ -50,8 +73,9 @@ function nest(map: Y.Map<unknown>, chance: Chance): void {
     if (!(child instanceof Y.Map)) break
     at = child
   }
-  if (chance() < 0.3) at.set('child', new Y.Map([['n', 1]]))
-  else if (chance() < 0.3) at.delete('child')
+  const roll = below(chance, 6)
+  if (roll < 2) at.set('child', new Y.Map([['n', 1]]))
+  else if (roll === 2) at.delete('child')
   else at.set('n', below(chance, 5))
 }
 
@@ -65,7 +89,8 @@ function newValue(field: string, chance: Chance): unknown {
   if (chance() < 0.25) return pick(chance, SCALARS)
   if (field === 'note') return new Y.Text('note')
   if (field === 'story') return chance() < 0.5 ? new Y.XmlFragment() : new Y.Text('story')
-  if (field === 'extra') return chance() < 0.5 ? new Y.Map<unknown>([['child', new Y.Map([['n', 0]])]]) : Y.Array.from<unknown>([1, 'x'])
+  if (field === 'extra')
+    return chance() < 0.5 ? new Y.Map<unknown>([['child', new Y.Map([['n', 0]])]]) : Y.Array.from<number | string>([1, 'x'])
   if (field === 'age') return below(chance, 9)
   return field === 'alive' ? chance() < 0.5 : pick(chance, ['Rex', 'Mia', '2020-05-17'])
 }

@@ -23,7 +23,9 @@ function makeEntries(seed: number, steps: number): Uint8Array[] {
   for (let step = 0; step < steps; step++) {
     const nth = Math.floor(chance() * devices.length)
     const device = devices[nth] as Y.Doc
-    if (chance() < 0.4) for (; (seen[nth] ?? 0) < entries.length; seen[nth] = (seen[nth] ?? 0) + 1) Y.applyUpdate(device, entries[seen[nth] ?? 0] as Uint8Array, 'log')
+    if (chance() < 0.4)
+      for (; (seen[nth] ?? 0) < entries.length; seen[nth] = (seen[nth] ?? 0) + 1)
+        Y.applyUpdate(device, entries[seen[nth] ?? 0] as Uint8Array, 'log')
     editRecords(device, chance)
     if (chance() < 0.02) entries.push(strangeUpdate())
   }
@@ -31,7 +33,11 @@ function makeEntries(seed: number, steps: number): Uint8Array[] {
 }
 
 function textOf(doc: Y.Doc): Map<string, string> {
-  return new Map(project(doc, RECORDS, allRecords(doc, RECORDS)).flatMap(({ collection: name, id, text }) => (text === null ? [] : [[`${name}/${id}`, text]])))
+  return new Map(
+    project(doc, RECORDS, allRecords(doc, RECORDS)).flatMap(({ collection: name, id, text }) =>
+      text === null ? [] : [[`${name}/${id}`, text]],
+    ),
+  )
 }
 
 const sorted = (map: ReadonlyMap<string, string>): [string, string][] => [...map].sort(([a], [b]) => (a < b ? -1 : 1))
@@ -40,14 +46,14 @@ describe('the projection', () => {
   it('of touched records equals the projection of all of them, entry by entry', () => {
     fc.assert(
       fc.property(fc.integer(), fc.integer({ min: 1, max: 60 }), (seed, steps) => {
-        const { doc, apply } = createReadingDoc(RECORDS)
+        const reading = createReadingDoc(RECORDS)
         const kept = new Map<string, string>()
         for (const update of makeEntries(seed, steps)) {
-          for (const { collection: name, id, text } of project(doc, RECORDS, apply([update]))) {
+          for (const { collection: name, id, text } of project(reading.doc, RECORDS, reading.apply([update]))) {
             if (text === null) kept.delete(`${name}/${id}`)
             else kept.set(`${name}/${id}`, text)
           }
-          expect(sorted(kept)).toEqual(sorted(textOf(doc)))
+          expect(sorted(kept)).toEqual(sorted(textOf(reading.doc)))
         }
       }),
       { numRuns: 100 },
@@ -57,13 +63,13 @@ describe('the projection', () => {
   it('equals what any replica reads', () => {
     fc.assert(
       fc.property(fc.integer(), (seed) => {
-        const { doc, apply } = createReadingDoc(RECORDS)
+        const reading = createReadingDoc(RECORDS)
         const replica = new Y.Doc({ gc: false })
         for (const update of makeEntries(seed, 30)) {
-          apply([update])
+          reading.apply([update])
           Y.applyUpdate(replica, update)
         }
-        expect(sorted(textOf(doc))).toEqual(sorted(recordsOf(replica)))
+        expect(sorted(textOf(reading.doc))).toEqual(sorted(recordsOf(replica)))
       }),
       { numRuns: 50 },
     )
@@ -72,12 +78,12 @@ describe('the projection', () => {
   it('touches one record of thousands when one field of it changes, however deep', () => {
     const source = new Y.Doc()
     for (let i = 0; i < 2_000; i++) source.getMap('pets').set(String(i), new Y.Map([['extra', new Y.Map([['child', new Y.Map()]])]]))
-    const { doc, apply } = createReadingDoc(RECORDS)
-    apply([Y.encodeStateAsUpdate(source)])
+    const reading = createReadingDoc(RECORDS)
+    reading.apply([Y.encodeStateAsUpdate(source)])
     const before = Y.encodeStateVector(source)
-    const deep = (((source.getMap('pets').get('77') as Y.Map<unknown>).get('extra') as Y.Map<unknown>).get('child') as Y.Map<unknown>)
+    const deep = ((source.getMap('pets').get('77') as Y.Map<unknown>).get('extra') as Y.Map<unknown>).get('child') as Y.Map<unknown>
     deep.set('n', 1)
-    expect(apply([Y.encodeStateAsUpdate(source, before)])).toEqual(new Map([['pets', new Set(['77'])]]))
+    expect(reading.apply([Y.encodeStateAsUpdate(source, before)])).toEqual(new Map([['pets', new Set(['77'])]]))
   })
 
   it('is linear where thousands of types are nested in one another', () => {
@@ -88,33 +94,41 @@ describe('the projection', () => {
       types.push(new Y.Map<unknown>())
       types[i - 1]?.set('child', types[i])
     }
-    const { doc, apply } = createReadingDoc(RECORDS)
-    apply([Y.encodeStateAsUpdate(source)])
+    const reading = createReadingDoc(RECORDS)
+    reading.apply([Y.encodeStateAsUpdate(source)])
     const before = Y.encodeStateVector(source)
     source.transact(() => {
       for (const type of types) type.set('n', 1)
     })
     const start = performance.now()
-    expect(apply([Y.encodeStateAsUpdate(source, before)])).toEqual(new Map([['pets', new Set(['1'])]]))
-    expect(project(doc, RECORDS, new Map([['pets', new Set(['1'])]]))[0]?.id).toBe('1')
+    expect(reading.apply([Y.encodeStateAsUpdate(source, before)])).toEqual(new Map([['pets', new Set(['1'])]]))
+    expect(project(reading.doc, RECORDS, new Map([['pets', new Set(['1'])]]))[0]?.id).toBe('1')
     // Quadratic would be 12.5 million steps for the climbs alone; linear takes some 20 ms.
     expect(performance.now() - start).toBeLessThan(1_000)
   })
 
   it('says that a record is gone when its collection is no longer declared', () => {
-    const { doc, apply } = createReadingDoc(RECORDS)
+    const reading = createReadingDoc(RECORDS)
     const narrow = defineSchema({ owners: collection({ name: string() }) })
-    doc.getMap('pets').set('1', new Y.Map([['name', 'Rex']]))
-    expect(project(doc, narrow, new Map([['pets', new Set(['1'])]]))).toEqual([{ collection: 'pets', id: '1', value: null, text: null, misfits: [] }])
+    reading.doc.getMap('pets').set('1', new Y.Map([['name', 'Rex']]))
+    expect(project(reading.doc, narrow, new Map([['pets', new Set(['1'])]]))).toEqual([
+      { collection: 'pets', id: '1', value: null, text: null, misfits: [] },
+    ])
   })
 
   it('reports what does not fit and never shows it as a value', () => {
     const source = new Y.Doc()
-    source.getMap('pets').set('1', new Y.Map<unknown>([['age', 'old'], ['name', 'Rex']]))
+    source.getMap('pets').set(
+      '1',
+      new Y.Map<unknown>([
+        ['age', 'old'],
+        ['name', 'Rex'],
+      ]),
+    )
     source.getMap('pets').set('2', 'not a map')
     source.getMap('pets').set('__proto__', new Y.Map([['name', 'x']]))
-    const { doc, apply } = createReadingDoc(RECORDS)
-    const read = project(doc, RECORDS, apply([Y.encodeStateAsUpdate(source)]))
+    const reading = createReadingDoc(RECORDS)
+    const read = project(reading.doc, RECORDS, reading.apply([Y.encodeStateAsUpdate(source)]))
     expect(read.map(({ id, value, misfits }) => [id, value?.['age'], value?.['name'], misfits.map(({ field }) => field)])).toEqual([
       ['1', null, 'Rex', ['age']],
       ['2', undefined, undefined, [undefined]],

@@ -184,17 +184,21 @@ describe('the pump', () => {
 
   it('writes everything once and in order, wherever it fails', async () => {
     await fc.assert(
-      fc.asyncProperty(fc.array(fc.boolean(), { maxLength: 40 }), fc.array(fc.nat(9), { minLength: 1, maxLength: 30 }), async (failures, numbers) => {
-        let calls = 0
-        const { clock, source, destination, start } = createWorld(() => {
-          if (failures[calls++] === true) throw new Error('down')
-        })
-        source.push(...numbers)
-        const pump = start({ items: 3, bytes: 20 }, () => 0.5)
-        await clock.advance(60_000)
-        await pump.stop()
-        expect(destination.rows).toEqual(numbers.map((n) => n * 2))
-      }),
+      fc.asyncProperty(
+        fc.array(fc.boolean(), { maxLength: 40 }),
+        fc.array(fc.nat(9), { minLength: 1, maxLength: 30 }),
+        async (failures, numbers) => {
+          let calls = 0
+          const { clock, source, destination, start } = createWorld(() => {
+            if (failures[calls++] === true) throw new Error('down')
+          })
+          source.push(...numbers)
+          const pump = start({ items: 3, bytes: 20 }, () => 0.5)
+          await clock.advance(60_000)
+          await pump.stop()
+          expect(destination.rows).toEqual(numbers.map((n) => n * 2))
+        },
+      ),
       { numRuns: 50 },
     )
   })

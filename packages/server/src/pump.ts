@@ -128,7 +128,7 @@ export function startPump<Cursor, Input, Output>(options: PumpOptions<Cursor, In
     get state() {
       return state
     },
-    poke: sleeper.poke,
+    poke: () => sleeper.poke(),
     stop: () => {
       stopping = true
       sleeper.end()

@@ -22,7 +22,10 @@ export interface WorkerSetup {
 export type Ask = { readonly type: 'poke' } | { readonly type: 'status'; readonly id: number } | { readonly type: 'close' }
 
 /** From the worker. 'ready' once, 'status' for each ask, 'closed' last. */
-export type Tell = { readonly type: 'ready' } | { readonly type: 'status'; readonly id: number; readonly status: WorkerStatus } | { readonly type: 'closed' }
+export type Tell =
+  | { readonly type: 'ready' }
+  | { readonly type: 'status'; readonly id: number; readonly status: WorkerStatus }
+  | { readonly type: 'closed' }
 
 /** What the worker knows of itself. */
 export interface WorkerStatus {

@@ -23,7 +23,9 @@ export interface ForwardingOptions {
 }
 
 /** What happens to the worker. `retryIn` in ms. */
-export type WorkerEvent = { readonly type: 'running' } | { readonly type: 'died'; readonly error: string; readonly restarts: number; readonly retryIn: number }
+export type WorkerEvent =
+  | { readonly type: 'running' }
+  | { readonly type: 'died'; readonly error: string; readonly restarts: number; readonly retryIn: number }
 
 /** The worker as a whole: `worker` says whether there is one, `detail` is its own word, absent while there is none. */
 export interface ForwardingStatus {

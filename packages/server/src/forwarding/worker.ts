@@ -3,7 +3,7 @@
  */
 import { parentPort, workerData } from 'node:worker_threads'
 import { SyncError, systemClock } from '@rejoin/shared'
-import type { Pump } from '../pump.ts'
+import type { Pump, PumpState } from '../pump.ts'
 import type { Forwarder, SinkStatus } from '../sinks/forwarder.ts'
 import { startForwarder } from '../sinks/forwarder.ts'
 import type { OpenSink, Sink, SinkSpec } from '../sinks/sink.ts'
@@ -18,6 +18,8 @@ const MAX_BACKLOG = 1_000_000
 /** Rows trimmed at a time, and how often, in ms. */
 const TRIM_ROWS = 5_000
 const TRIM_EVERY = 1_000
+/** How long a new view waits for its destinations to say where they stand, in ms. One that is slower is refreshed all the same. */
+const BEGIN_MS = 10_000
 
 if (parentPort !== null) run(parentPort, workerData as WorkerSetup)
 
@@ -36,12 +38,24 @@ function run(port: Port, { logDirectory, viewPath, schema, sinks, poked }: Worke
     const context = { name, collections: schema.collections, log: log.id }
     forwarders.set(name, startForwarder({ ...times, collections: schema.collections, view, open: () => openSinkOf(spec, context) }))
   }
-  const projector = startProjector({ ...times, log, view, schema, onCommit: pokeForwarders })
+  // A view that is new counts from above what its destinations carry, so that no version is given twice even when the old view was lost.
+  const isNew = view.standing().version === 0
+  const whenCounted = isNew
+    ? Promise.race([Promise.all([...forwarders.values()].map(({ begun }) => begun)), pause(BEGIN_MS)])
+    : Promise.resolve()
+  let projector: Pump | undefined
+  let closing = false
+  const project = async (): Promise<void> => {
+    await whenCounted
+    if (!closing) projector = startProjector({ ...times, log, view, schema, onCommit: pokeForwarders })
+  }
+  void project()
   const stopTrimming = trimRegularly(view, forwarders)
 
   const close = async (): Promise<void> => {
+    closing = true
     stopTrimming()
-    await Promise.all([projector, ...forwarders.values()].map((each) => each.stop()))
+    await Promise.all([projector?.stop(), ...[...forwarders.values()].map((forwarder) => forwarder.stop())])
     view.close()
     log.close()
     tell({ type: 'closed' })
@@ -51,11 +65,13 @@ function run(port: Port, { logDirectory, viewPath, schema, sinks, poked }: Worke
     switch (ask.type) {
       case 'poke':
         Atomics.store(poked, 0, 0)
-        projector.poke()
+        projector?.poke()
         return
       case 'status': {
-        const ofSinks: Record<string, SinkStatus> = Object.fromEntries([...forwarders].map(([name, forwarder]) => [name, forwarder.status()]))
-        tell({ type: 'status', id: ask.id, status: { view: viewStatus(view, projector), sinks: ofSinks } })
+        const ofSinks: Record<string, SinkStatus> = Object.fromEntries(
+          [...forwarders].map(([name, forwarder]) => [name, forwarder.status()]),
+        )
+        tell({ type: 'status', id: ask.id, status: { view: viewStatus(view, projector?.state), sinks: ofSinks } })
         return
       }
       case 'close':
@@ -63,6 +79,10 @@ function run(port: Port, { logDirectory, viewPath, schema, sinks, poked }: Worke
     }
   })
   tell({ type: 'ready' })
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => void systemClock.after(ms, resolve))
 }
 
 async function openSinkOf(spec: SinkSpec, context: Parameters<OpenSink>[1]): Promise<Sink> {
@@ -87,12 +107,12 @@ function trimRegularly(view: ViewStore, forwarders: ReadonlyMap<string, Forwarde
   }
 }
 
-function viewStatus(view: ViewStore, { state }: Pump): ViewStatus {
+function viewStatus(view: ViewStore, state: PumpState | undefined): ViewStatus {
   const head = view.head()
   const name = (): ViewStatus['state'] => {
-    if (state.name === 'waiting') return 'failing'
-    if (state.name === 'stopped') return 'stopped'
-    if (head === undefined) return 'starting'
+    if (state?.name === 'waiting') return 'failing'
+    if (state?.name === 'stopped') return 'stopped'
+    if (state === undefined || head === undefined) return 'starting'
     return state.name === 'idle' ? 'current' : 'projecting'
   }
   return {
@@ -101,6 +121,6 @@ function viewStatus(view: ViewStore, { state }: Pump): ViewStatus {
     positions: Object.fromEntries(view.standing().places.map(({ partition, position }) => [partition, position])),
     parked: view.parked(10),
     misfits: view.misfits(10),
-    error: state.name === 'waiting' ? (state.error instanceof Error ? state.error.message : String(state.error)) : undefined,
+    error: state?.name === 'waiting' ? (state.error instanceof Error ? state.error.message : String(state.error)) : undefined,
   }
 }

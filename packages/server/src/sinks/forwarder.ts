@@ -18,7 +18,7 @@ export interface ForwarderOptions {
   readonly random: Random
   /** Of one commit: rows, and bytes of their canonical JSON. One entry is never divided. @default { items: 5_000, bytes: 8 MiB } */
   readonly limits?: BatchLimits | undefined
-  /** How often an idle forwarder looks whether the destination is still there and ours, in ms. @default 5_000 */
+  /** How often an idle forwarder looks whether the destination is still there and ours, in ms. @default 1_000 */
   readonly idle?: number | undefined
   /** After each commit. Must not throw. */
   readonly onCommit?: (() => void) | undefined
@@ -48,6 +48,8 @@ export interface SinkStatus {
 /** A running forwarder. */
 export interface Forwarder extends Pick<Pump, 'poke'> {
   status(): SinkStatus
+  /** Resolves after the first attempt to begin, successful or not: if it was, the view's versions are now above the destination's stamps. */
+  readonly begun: Promise<void>
   /** Versions up to here are no longer asked of the view; undefined when that is not known. */
   needs(): number | undefined
   /** Ends after the stage under way and closes the destination. */
@@ -64,6 +66,24 @@ export function startForwarder(options: ForwarderOptions): Forwarder {
   let known: { readonly at: Cursor; readonly stamp: number } | undefined
   const parked = new Map<string, Parked>()
 
+  let tellBegun = (): void => {}
+  const begun = new Promise<void>((resolve) => {
+    tellBegun = resolve
+  })
+
+  const begin = async (): Promise<Cursor> => {
+    // After a failure nothing about the old connection is known.
+    known = undefined
+    await close()
+    sink = await open()
+    const { place, stamp, parked: stored } = await sink.begin()
+    parked.clear()
+    for (const each of stored) parked.set(keyText(each.key), each)
+    // Stamps of a view that was lost: this one counts on above them.
+    if (place?.view !== view.id) view.raise(stamp)
+    known = { at: place, stamp }
+    return place
+  }
   const close = async (): Promise<void> => {
     const closing = sink
     sink = undefined
@@ -85,18 +105,9 @@ export function startForwarder(options: ForwarderOptions): Forwarder {
   const pump = startPump<Cursor, SinkCommit, SinkCommit>({
     ...options,
     limits: options.limits ?? { items: 5_000, bytes: 8 << 20 },
+    idle: options.idle ?? 1_000,
     stages: {
-      begin: async () => {
-        // After a failure nothing about the old connection is known.
-        known = undefined
-        await close()
-        sink = await open()
-        const { place, stamp, parked: stored } = await sink.begin()
-        parked.clear()
-        for (const each of stored) parked.set(keyText(each.key), each)
-        known = { at: place, stamp }
-        return place
-      },
+      begin: () => begin().finally(tellBegun),
       read: (at, limits) => readNext(options, opened(), { at, stamp: known?.stamp ?? 0 }, limits),
       // The projection to the destination's rows; here they are the records themselves.
       step: (rows) => rows,
@@ -110,7 +121,8 @@ export function startForwarder(options: ForwarderOptions): Forwarder {
   })
 
   return {
-    poke: pump.poke,
+    poke: () => pump.poke(),
+    begun,
     status: () => statusOf(pump.state, known?.at, view, { began: known !== undefined, parked: [...parked.values()] }),
     needs: () => (known?.at?.view === view.id ? known.at.version : undefined),
     stop: async () => {
@@ -121,7 +133,12 @@ export function startForwarder(options: ForwarderOptions): Forwarder {
 }
 
 /** The next commit: a piece of a refresh, or everything that changed up to a cut. */
-async function readNext(options: ForwarderOptions, sink: Sink, { at, stamp }: { readonly at: Cursor; readonly stamp: number }, limits: BatchLimits): Promise<Batch<Cursor, SinkCommit> | undefined> {
+async function readNext(
+  options: ForwarderOptions,
+  sink: Sink,
+  { at, stamp }: { readonly at: Cursor; readonly stamp: number },
+  limits: BatchLimits,
+): Promise<Batch<Cursor, SinkCommit> | undefined> {
   const { view, collections } = options
   const head = view.head()
   if (head === undefined) return undefined
@@ -135,7 +152,11 @@ async function readNext(options: ForwarderOptions, sink: Sink, { at, stamp }: { 
   const cut = view.cut(at.version, limits)
   if (cut <= at.version) return undefined
   const keys = view.dirty(at.version, cut).filter((key) => Object.hasOwn(collections, key.collection))
-  return batchOf(keys.map((key) => ({ key, value: view.get(key, cut) })), at, { view: view.id, version: cut })
+  return batchOf(
+    keys.map((key) => ({ key, value: view.get(key, cut) })),
+    at,
+    { view: view.id, version: cut },
+  )
 }
 
 /** Whether the view still has everything since the place. */
@@ -144,7 +165,13 @@ function isReadable(view: View, place: SinkPlace, head: number): boolean {
 }
 
 /** Keys of the view and keys of the destination, side by side in their order, read as of the version at which the refresh began. */
-async function refresh(options: ForwarderOptions, sink: Sink, from: Cursor, at: SinkPlace, limits: BatchLimits): Promise<Batch<Cursor, SinkCommit>> {
+async function refresh(
+  options: ForwarderOptions,
+  sink: Sink,
+  from: Cursor,
+  at: SinkPlace,
+  limits: BatchLimits,
+): Promise<Batch<Cursor, SinkCommit>> {
   const { view, collections } = options
   const behind = at.refreshed ?? undefined
   const [wanted, there] = [view.keys(at.version, limits.items, behind), await sink.keys(limits.items, behind)]
@@ -177,7 +204,12 @@ function deletesFirst(rows: readonly SinkRow[]): readonly SinkRow[] {
   return [...rows.filter(({ value }) => value === null), ...rows.filter(({ value }) => value !== null)]
 }
 
-function statusOf(pump: PumpState, at: Cursor, view: View, { began, parked }: { readonly began: boolean; readonly parked: readonly Parked[] }): SinkStatus {
+function statusOf(
+  pump: PumpState,
+  at: Cursor,
+  view: View,
+  { began, parked }: { readonly began: boolean; readonly parked: readonly Parked[] },
+): SinkStatus {
   const head = view.head()
   const whole = at !== undefined && head !== undefined && isReadable(view, at, head) && at.refreshed === undefined
   const cursor = whole ? at.version : 0
@@ -189,5 +221,11 @@ function statusOf(pump: PumpState, at: Cursor, view: View, { began, parked }: { 
     return cursor < head ? 'behind' : 'current'
   }
   const error = pump.name === 'waiting' ? (pump.error instanceof Error ? pump.error.message : String(pump.error)) : undefined
-  return { state: state(), cursor, lag: Math.max(0, (head ?? 0) - cursor), parked: { total: parked.length, first: parked.slice(0, 10) }, error }
+  return {
+    state: state(),
+    cursor,
+    lag: Math.max(0, (head ?? 0) - cursor),
+    parked: { total: parked.length, first: parked.slice(0, 10) },
+    error,
+  }
 }

@@ -69,7 +69,10 @@ export interface SinkCommit {
  * 'committed', with the keys of this commit that were refused. 'fenced': another forwarder has begun after us, never write again. 'lost': the destination is not
  * where it was left (wiped, restored, changed): begin again. With the last two nothing was written.
  */
-export type SinkOutcome = { readonly type: 'committed'; readonly parked: readonly Parked[] } | { readonly type: 'fenced' } | { readonly type: 'lost' }
+export type SinkOutcome =
+  | { readonly type: 'committed'; readonly parked: readonly Parked[] }
+  | { readonly type: 'fenced' }
+  | { readonly type: 'lost' }
 
 /** One destination. Called by one forwarder, one call at a time. Any call may reject; the forwarder then waits, and begins again. */
 export interface Sink {

@@ -14,7 +14,15 @@ export interface TableWriter {
 }
 
 /** Field kind → column type. NUMERIC keeps whole numbers as integers and others as reals. */
-const TYPES: Readonly<Record<FieldKind, string>> = { string: 'TEXT', number: 'NUMERIC', boolean: 'INTEGER', date: 'TEXT', json: 'TEXT', text: 'TEXT', richText: 'TEXT' }
+const TYPES: Readonly<Record<FieldKind, string>> = {
+  string: 'TEXT',
+  number: 'NUMERIC',
+  boolean: 'INTEGER',
+  date: 'TEXT',
+  json: 'TEXT',
+  text: 'TEXT',
+  richText: 'TEXT',
+}
 
 /** The version of the view at which the row was last written. */
 const STAMP = 'rejoin_version'
@@ -29,12 +37,15 @@ interface Column {
 export function prepareTables(db: Database.Database, collections: Collections): boolean {
   let changed = false
   for (const [name, collection] of Object.entries(collections)) {
-    if (/^sqlite_/iu.test(name)) throw new SyncError('bad_option', `collection ${name}: SQLite keeps names that begin with sqlite_ for itself`)
+    if (/^sqlite_/iu.test(name))
+      throw new SyncError('bad_option', `collection ${name}: SQLite keeps names that begin with sqlite_ for itself`)
     const table = quote(name)
     const columns = db.pragma(`table_xinfo(${table})`) as Column[]
     if (columns.length === 0) {
       const fields = columnsOf(collection).map((column) => `${quote(column.name)} ${column.type}, `)
-      db.exec(`CREATE TABLE ${table} (document TEXT NOT NULL, id TEXT NOT NULL, ${fields.join('')}${STAMP} INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (document, id))`)
+      db.exec(
+        `CREATE TABLE ${table} (document TEXT NOT NULL, id TEXT NOT NULL, ${fields.join('')}${STAMP} INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (document, id))`,
+      )
       changed = true
       continue
     }
@@ -45,7 +56,10 @@ export function prepareTables(db: Database.Database, collections: Collections): 
         db.exec(`ALTER TABLE ${table} ADD COLUMN ${quote(column.name)} ${column.type}`)
         changed = true
       } else if (there.type !== column.type) {
-        throw new SyncError('bad_option', `${db.name}: ${name}.${column.name} is ${there.type || 'untyped'} there and would be ${column.type}; give the field another name, or drop the table ${name}, which is then written anew`)
+        throw new SyncError(
+          'bad_option',
+          `${db.name}: ${name}.${column.name} is ${there.type || 'untyped'} there and would be ${column.type}; give the field another name, or drop the table ${name}, which is then written anew`,
+        )
       }
     }
   }
@@ -54,7 +68,10 @@ export function prepareTables(db: Database.Database, collections: Collections): 
 
 /** Only what Rejoin made is written to: its key and its stamp tell. */
 function refuseForeign(file: string, name: string, columns: readonly Column[]): void {
-  const key = columns.filter(({ pk }) => pk > 0).sort((a, b) => a.pk - b.pk).map((column) => column.name)
+  const key = columns
+    .filter(({ pk }) => pk > 0)
+    .sort((a, b) => a.pk - b.pk)
+    .map((column) => column.name)
   if (key.join() === 'document,id' && columns.some((column) => column.name === STAMP)) return
   throw new SyncError('bad_option', `${file}: there is a table ${name} already, and it is not a mirror; rename one of them`)
 }

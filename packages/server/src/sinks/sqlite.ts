@@ -5,7 +5,19 @@ import { mkdirSync, statSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { SyncError, canonicalJson } from '@rejoin/shared'
 import Database from 'better-sqlite3'
-import type { Key, OpenSink, Parked, Sink, SinkCommit, SinkContext, SinkOutcome, SinkPlace, SinkRow, SinkSpec, SinkStanding } from './sink.ts'
+import type {
+  Key,
+  OpenSink,
+  Parked,
+  Sink,
+  SinkCommit,
+  SinkContext,
+  SinkOutcome,
+  SinkPlace,
+  SinkRow,
+  SinkSpec,
+  SinkStanding,
+} from './sink.ts'
 import { createTableWriters, prepareTables } from './sqlite-tables.ts'
 import type { TableWriter } from './sqlite-tables.ts'
 
@@ -23,7 +35,8 @@ export function sqlite(options: SqliteSinkOptions): SinkSpec {
 export const openSink: OpenSink = async (options, context) => createSink(pathOf(options), context)
 
 function pathOf({ path }: Readonly<Record<string, unknown>>): string {
-  if (typeof path !== 'string' || path === '' || path === ':memory:') throw new SyncError('bad_option', "sqlite({ path }): path is a file's path")
+  if (typeof path !== 'string' || path === '' || path === ':memory:')
+    throw new SyncError('bad_option', "sqlite({ path }): path is a file's path")
   return path
 }
 
@@ -129,33 +142,60 @@ interface CursorRow {
 }
 
 /** Prepares the file and takes the next fence. */
-function begin(db: Database.Database, { name, collections, log }: SinkContext): { readonly standing: SinkStanding; readonly fence: number } {
-  return db.transaction(() => {
-    const hadBookkeeping = db.prepare("SELECT count(*) FROM sqlite_schema WHERE name IN ('rejoin_cursor', 'rejoin_tombstones', 'rejoin_parked')").pluck().get() === 3
-    db.exec(BOOKKEEPING)
-    const row = db.prepare('SELECT log, fence, version, view, refreshed, collections FROM rejoin_cursor WHERE sink = ?').get(name) as CursorRow | undefined
-    if (row !== undefined && row.log !== log) {
-      throw new SyncError('bad_option', `sink ${name}: ${db.name} mirrors the log ${row.log}, but this is the log ${log}; delete that file, or name another`)
-    }
-    const changed = prepareTables(db, collections)
-    const declared = canonicalJson(collections)
-    const fence = (row?.fence ?? 0) + 1
-    const stands = row?.view != null && hadBookkeeping && !changed && row.collections === declared
-    const place: SinkPlace | undefined = stands ? { view: row.view ?? '', version: row.version, refreshed: row.refreshed === null ? undefined : (JSON.parse(row.refreshed) as Key | null) } : undefined
-    db.prepare(
-      `INSERT INTO rejoin_cursor (sink, log, fence, version, view, refreshed, collections) VALUES (?, ?, ?, ?, ?, ?, ?)
+function begin(
+  db: Database.Database,
+  { name, collections, log }: SinkContext,
+): { readonly standing: SinkStanding; readonly fence: number } {
+  return db
+    .transaction(() => {
+      const hadBookkeeping =
+        db
+          .prepare("SELECT count(*) FROM sqlite_schema WHERE name IN ('rejoin_cursor', 'rejoin_tombstones', 'rejoin_parked')")
+          .pluck()
+          .get() === 3
+      db.exec(BOOKKEEPING)
+      const row = db.prepare('SELECT log, fence, version, view, refreshed, collections FROM rejoin_cursor WHERE sink = ?').get(name) as
+        | CursorRow
+        | undefined
+      if (row !== undefined && row.log !== log) {
+        throw new SyncError(
+          'bad_option',
+          `sink ${name}: ${db.name} mirrors the log ${row.log}, but this is the log ${log}; delete that file, or name another`,
+        )
+      }
+      const changed = prepareTables(db, collections)
+      const declared = canonicalJson(collections)
+      const fence = (row?.fence ?? 0) + 1
+      const stands = row?.view !== undefined && row.view !== null && hadBookkeeping && !changed && row.collections === declared
+      const place: SinkPlace | undefined = stands
+        ? {
+            view: row.view,
+            version: row.version,
+            refreshed: row.refreshed === null ? undefined : (JSON.parse(row.refreshed) as Key | null),
+          }
+        : undefined
+      db.prepare(
+        `INSERT INTO rejoin_cursor (sink, log, fence, version, view, refreshed, collections) VALUES (?, ?, ?, ?, ?, ?, ?)
        ON CONFLICT (sink) DO UPDATE SET fence = excluded.fence, view = excluded.view, refreshed = excluded.refreshed, collections = excluded.collections`,
-    ).run(name, log, fence, row?.version ?? 0, place?.view ?? null, stands ? row.refreshed : null, declared)
-    return { standing: { place, stamp: row?.version ?? 0, parked: parkedIn(db, name) }, fence }
-  }).immediate()
+      ).run(name, log, fence, row?.version ?? 0, place?.view ?? null, stands ? row.refreshed : null, declared)
+      return { standing: { place, stamp: row?.version ?? 0, parked: parkedIn(db, name) }, fence }
+    })
+    .immediate()
 }
 
 function parkedIn(db: Database.Database, name: string): readonly Parked[] {
-  const rows = db.prepare('SELECT collection, document, id, reason FROM rejoin_parked WHERE sink = ?').all(name) as (Key & { reason: string })[]
+  const rows = db.prepare('SELECT collection, document, id, reason FROM rejoin_parked WHERE sink = ?').all(name) as (Key & {
+    reason: string
+  })[]
   return rows.map(({ collection, document, id, reason }) => ({ key: { collection, document, id }, reason }))
 }
 
-function createWrite(db: Database.Database, { name }: SinkContext, fence: number, tables: ReadonlyMap<string, TableWriter>): (commit: SinkCommit) => SinkOutcome {
+function createWrite(
+  db: Database.Database,
+  { name }: SinkContext,
+  fence: number,
+  tables: ReadonlyMap<string, TableWriter>,
+): (commit: SinkCommit) => SinkOutcome {
   const current = db.prepare('SELECT fence, version, view, refreshed FROM rejoin_cursor WHERE sink = ?')
   const move = db.prepare('UPDATE rejoin_cursor SET version = ?, view = ?, refreshed = ? WHERE sink = ? AND fence = ?')
   const unpark = db.prepare('DELETE FROM rejoin_parked WHERE sink = ? AND collection = ? AND document = ? AND id = ?')
@@ -165,7 +205,10 @@ function createWrite(db: Database.Database, { name }: SinkContext, fence: number
     const row = current.get(name) as CursorRow | undefined
     if (row === undefined || row.fence < fence) return { type: 'lost' }
     if (row.fence > fence) return { type: 'fenced' }
-    const same = from === undefined ? row.view === null : row.view === from.view && row.version === from.version && row.refreshed === refreshedText(from)
+    const same =
+      from === undefined
+        ? row.view === null
+        : row.view === from.view && row.version === from.version && row.refreshed === refreshedText(from)
     return same ? { type: 'committed', parked: [] } : { type: 'lost' }
   }
   const write = db.transaction(({ rows, from, to }: SinkCommit): SinkOutcome => {
@@ -182,9 +225,10 @@ function createWrite(db: Database.Database, { name }: SinkContext, fence: number
     }
     move.run(to.version, to.view, refreshedText(to), name, fence)
     return { type: 'committed', parked }
-  }).immediate
+  })
   // Nothing to move, nothing to fsync.
-  return (commit) => (commit.rows.length === 0 && commit.from !== undefined && isSame(commit.from, commit.to) ? check(commit.from) : write(commit))
+  return (commit) =>
+    commit.rows.length === 0 && commit.from !== undefined && isSame(commit.from, commit.to) ? check(commit.from) : write.immediate(commit)
 }
 
 function isSame(a: SinkPlace, b: SinkPlace): boolean {
@@ -192,7 +236,12 @@ function isSame(a: SinkPlace, b: SinkPlace): boolean {
 }
 
 /** Why the destination refuses this row: a constraint or trigger of its owner, a value beyond SQLite's limits. Everything else is thrown. */
-function tryWrite(db: Database.Database, tables: ReadonlyMap<string, TableWriter>, { key, value }: SinkRow, version: number): string | undefined {
+function tryWrite(
+  db: Database.Database,
+  tables: ReadonlyMap<string, TableWriter>,
+  { key, value }: SinkRow,
+  version: number,
+): string | undefined {
   const table = tables.get(key.collection)
   if (table === undefined) return `there is no table for the collection ${key.collection}`
   try {

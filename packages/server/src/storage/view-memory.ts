@@ -55,7 +55,8 @@ export function createMemoryView(id: string): ViewStore {
     documents.delete(document)
     for (const [text, [first]] of misfits) if (first?.document === document) misfits.delete(text)
   }
-  const at = (key: Key, version: number): string | null => records.get(keyText(key))?.values.findLast((value) => value.version <= version)?.text ?? null
+  const at = (key: Key, version: number): string | null =>
+    records.get(keyText(key))?.values.findLast((value) => value.version <= version)?.text ?? null
   const sorted = (keys: Iterable<Key>): readonly Key[] => [...keys].sort(compareKeys)
 
   return {
@@ -84,7 +85,9 @@ export function createMemoryView(id: string): ViewStore {
     },
     get: (key, version) => parse(at(key, version)),
     keys: (version, limit, from) => {
-      const live = [...records.values()].map(({ key }) => key).filter((key) => at(key, version) !== null && (from === undefined || compareKeys(key, from) > 0))
+      const live = [...records.values()]
+        .map(({ key }) => key)
+        .filter((key) => at(key, version) !== null && (from === undefined || compareKeys(key, from) > 0))
       return sorted(live).slice(0, limit)
     },
     standing: () => ({ source, version: last(), places: [...places.values()] }),

@@ -56,7 +56,12 @@ export function stepBatch(work: Work, schema: Schema, view: ViewStore, open: Ope
     }
     const origin = originOf(task, places)
     const advances = 'entry' in task || (task.type === 'damaged' && !task.inStock)
-    if (advances) places.set(origin.partition, { ...placeOf(places, origin.partition), position: origin.position, hash: 'entry' in task ? task.entry.hash : undefined })
+    if (advances)
+      places.set(origin.partition, {
+        ...placeOf(places, origin.partition),
+        position: origin.position,
+        hash: 'entry' in task ? task.entry.hash : undefined,
+      })
     const settled = advances && [...places.values()].every(({ position, ahead }) => position >= ahead)
     if (task.type === 'pass' || task.type === 'damaged') {
       if (task.type === 'pass') batch.pass(origin, settled)
@@ -65,7 +70,7 @@ export function stepBatch(work: Work, schema: Schema, view: ViewStore, open: Ope
     }
     try {
       const { document, touched } = carryOut(task, schema, open, batch)
-      batch.add({ origin, seq: document.seq, settled, quiet: task.type === 'stock' }, project(document.reading.doc, schema, touched))
+      batch.add({ origin, at: document, settled, quiet: task.type === 'stock' }, project(document.reading.doc, schema, touched))
     } catch (error) {
       open.drop(origin.document)
       batch.park(origin, error instanceof Error ? error.message : String(error), settled)
@@ -80,7 +85,12 @@ export function stepBatch(work: Work, schema: Schema, view: ViewStore, open: Ope
 type Reading = Exclude<Task, { readonly type: 'pass' | 'gone' | 'damaged' }>
 
 /** Brings the document to where the task wants it, and tells which records to read. */
-function carryOut(task: Reading, schema: Schema, open: OpenDocuments, batch: BatchOfChanges): { readonly document: OpenDocument; readonly touched: Touched } {
+function carryOut(
+  task: Reading,
+  schema: Schema,
+  open: OpenDocuments,
+  batch: BatchOfChanges,
+): { readonly document: OpenDocument; readonly touched: Touched } {
   if (task.type === 'apply') {
     const { entry, base } = task
     const document = base === undefined ? open.get(entry.document) : open.build(entry.document, base)
@@ -113,8 +123,16 @@ function placeOf(places: ReadonlyMap<number, Place>, partition: number): Place {
 interface BatchOfChanges {
   /** Records of a document as the tasks before this one left them. */
   records(document: DocumentId): Iterable<{ readonly collection: string; readonly id: string }>
-  /** One version with those of the records that differ; the document now stands at `seq`. A `quiet` one without a change is not worth a version. */
-  add(what: { readonly origin: Origin; readonly seq: Seq; readonly settled: boolean; readonly quiet: boolean }, records: readonly Projected[]): void
+  /** One version with those of the records that differ; the document is now `at`. A `quiet` one without a change is not worth a version. */
+  add(
+    what: {
+      readonly origin: Origin
+      readonly at: { readonly lineage: Lineage; readonly seq: Seq }
+      readonly settled: boolean
+      readonly quiet: boolean
+    },
+    records: readonly Projected[],
+  ): void
   /** A version that changes nothing. */
   pass(origin: Origin, settled: boolean): void
   park(origin: Origin, reason: string, settled: boolean): void
@@ -150,16 +168,22 @@ function createBatch(view: ViewStore): BatchOfChanges {
       yield* view.records(document)
       for (const { key } of changed.values()) if (key.document === document) yield key
     },
-    add: ({ origin, seq, settled, quiet }, records) => {
+    add: ({ origin, at, settled, quiet }, records) => {
       const { document } = origin
       const changes = records.filter(({ collection, id, text }) => text !== previous({ collection, document, id }))
-      for (const { collection, id, text } of changes) changed.set(keyText({ collection, document, id }), { key: { collection, document, id }, text })
+      for (const { collection, id, text } of changes)
+        changed.set(keyText({ collection, document, id }), { key: { collection, document, id }, text })
       for (const { collection, id, misfits: found } of records) {
         const key = { collection, document, id }
         misfits.set(keyText(key), { key, found: found.map((misfit) => ({ ...misfit, document })) })
       }
-      if (changes.length > 0 || !quiet) push(origin, settled, changes.map(({ collection, id, value }) => ({ collection, id, value })))
-      stand({ ...origin, seq }, undefined)
+      if (changes.length > 0 || !quiet)
+        push(
+          origin,
+          settled,
+          changes.map(({ collection, id, value }) => ({ collection, id, value })),
+        )
+      stand({ ...origin, lineage: at.lineage, seq: at.seq }, undefined)
     },
     pass: (origin, settled) => push(origin, settled, []),
     park: (origin, reason, settled) => {

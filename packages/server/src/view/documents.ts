@@ -61,7 +61,7 @@ export function createOpenDocuments(schema: Schema, maxBytes: number): OpenDocum
       }
     },
     clear: () => {
-      for (const document of [...open.keys()]) drop(document)
+      for (const document of open.keys()) drop(document)
     },
   }
 }

@@ -43,7 +43,8 @@ export function createReadingDoc(schema: Schema): ReadingDoc {
         for (const update of updates) Y.applyUpdate(doc, update)
       })
       // What waits for something else is not shown, here or anywhere.
-      if (doc.store.pendingStructs !== null || doc.store.pendingDs !== null) throw new Error('its log has a gap: an entry needs structs that are not there')
+      if (doc.store.pendingStructs !== null || doc.store.pendingDs !== null)
+        throw new Error('its log has a gap: an entry needs structs that are not there')
       return touched
     },
   }
@@ -62,7 +63,14 @@ export function project(doc: Y.Doc, schema: Schema, touched: Touched): readonly 
     const map = declared === undefined ? undefined : doc.getMap(collection)
     for (const id of [...(touched.get(collection) ?? [])].sort()) {
       if (declared === undefined || map?.has(id) !== true) read.push({ collection, id, value: null, text: null, misfits: [] })
-      else if (id === '__proto__') read.push({ collection, id, value: null, text: null, misfits: [{ collection, id, field: undefined, message: 'a record whose id is __proto__' }] })
+      else if (id === '__proto__')
+        read.push({
+          collection,
+          id,
+          value: null,
+          text: null,
+          misfits: [{ collection, id, field: undefined, message: 'a record whose id is __proto__' }],
+        })
       else {
         const { value, violations } = readRecord(declared, map.get(id))
         const misfits = violations.map(({ field, message }) => ({ collection, id, field, message }))
@@ -99,7 +107,7 @@ function collectTouched(transaction: Y.Transaction, roots: ReadonlyMap<unknown, 
 function placeOf(type: unknown, roots: ReadonlyMap<unknown, string>, places: Map<unknown, Place>): Place {
   const climbed: unknown[] = []
   let place: Place
-  for (let at = type; at instanceof Y.AbstractType; ) {
+  for (let at = type; at instanceof Y.AbstractType;) {
     if (places.has(at)) {
       place = places.get(at)
       break

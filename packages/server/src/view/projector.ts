@@ -4,18 +4,17 @@
  * It begins by comparing the view with the log. A view that is new, of another log or schema, ahead of the log, or so far behind that entries are gone takes
  * stock: every document is read as a whole and compared with the records there. Versions go on above the ones given before.
  */
-import type { Clock, DocumentId, Lineage, Position, Random, Schema, Seq } from '@rejoin/shared'
+import type { Clock, DocumentId, Position, Random, Schema } from '@rejoin/shared'
 import { canonicalJson } from '@rejoin/shared'
-import type { Entry } from '../log/log.ts'
-import { LogError } from '../log/log.ts'
 import type { Batch, BatchLimits, Pump, PumpState } from '../pump.ts'
 import { startPump } from '../pump.ts'
-import type { Origin, Task, Work } from './batch.ts'
+import type { Task, Work } from './batch.ts'
 import { stepBatch } from './batch.ts'
 import { createOpenDocuments } from './documents.ts'
 import type { OpenDocuments } from './documents.ts'
-import type { LoadedDocument, LogSource } from './source.ts'
-import type { DocumentState, Place, Source, ViewCommit, ViewStore } from './view.ts'
+import { plan, readBehind, readable, sizeOf, unknownOrigin } from './plan.ts'
+import type { LogSource } from './source.ts'
+import type { Place, Source, ViewCommit, ViewStore } from './view.ts'
 
 export interface ProjectorOptions {
   readonly log: LogSource
@@ -85,7 +84,12 @@ async function begin(log: LogSource, view: ViewStore, source: Source): Promise<P
     if ((ends.get(place.partition) ?? 0) < place.position || (await isReplaced(log, place))) return takeStock(log, view, false)
   }
   const known = new Map(standing.places.map((place) => [place.partition, place]))
-  return { type: 'follow', places: [...ends.keys()].sort((a, b) => a - b).map((partition) => known.get(partition) ?? { partition, position: 0 as Position, hash: undefined, ahead: 0 as Position }) }
+  return {
+    type: 'follow',
+    places: [...ends.keys()]
+      .sort((a, b) => a - b)
+      .map((partition) => known.get(partition) ?? { partition, position: 0 as Position, hash: undefined, ahead: 0 as Position }),
+  }
 }
 
 /** Whether another entry lies at the place now: the log was restored from a copy and went on differently. */
@@ -102,7 +106,13 @@ async function takeStock(log: LogSource, view: ViewStore, onlyMoved: boolean): P
   return { type: 'stock', after: undefined, ends: places, onlyMoved: onlyMoved && view.standing().source !== undefined }
 }
 
-async function readStock(log: LogSource, view: ViewStore, source: Source, stock: Stock, limits: BatchLimits): Promise<Batch<ProjectorCursor, Work>> {
+async function readStock(
+  log: LogSource,
+  view: ViewStore,
+  source: Source,
+  stock: Stock,
+  limits: BatchLimits,
+): Promise<Batch<ProjectorCursor, Work>> {
   const documents = await log.documents(limits.items, stock.after)
   if (documents.length === 0) return finishStock(log, view, source, stock)
   const tasks: Task[] = []
@@ -111,20 +121,21 @@ async function readStock(log: LogSource, view: ViewStore, source: Source, stock:
   for (const document of documents) {
     if (bytes > limits.bytes) break
     last = document
-    const head = await loadable(() => log.head(document))
+    const head = await readable(() => log.head(document))
     const state = view.document(document)
     if (typeof head === 'string') {
       tasks.push({ type: 'damaged', origin: unknownOrigin(document, state, 0 as Position), reason: head, inStock: true })
       continue
     }
-    if (head === undefined || (stock.onlyMoved && state?.seq === head.seq && state.lineage === head.lineage && state.parked === undefined)) continue
-    const loaded = await loadable(() => log.load(document, head.seq))
+    if (head === undefined || (stock.onlyMoved && state?.seq === head.seq && state.lineage === head.lineage && state.parked === undefined))
+      continue
+    const loaded = await readable(() => log.load(document, head.seq))
     if (typeof loaded === 'string') {
       const position = stock.ends.find(({ partition }) => partition === head.partition)?.position ?? (0 as Position)
       tasks.push({ type: 'damaged', origin: { ...head, document, position, actor: '', at: 0 }, reason: loaded, inStock: true })
       continue
     }
-    bytes += loaded.updates.reduce((sum, update) => sum + update.length, 0)
+    bytes += sizeOf(loaded)
     tasks.push({ type: 'stock', document, loaded })
   }
   return { input: { tasks, places: view.standing().places }, next: { ...stock, after: last } }
@@ -134,7 +145,7 @@ async function readStock(log: LogSource, view: ViewStore, source: Source, stock:
 async function finishStock(log: LogSource, view: ViewStore, source: Source, { ends }: Stock): Promise<Batch<ProjectorCursor, Work>> {
   const tasks: Task[] = []
   for (let page = view.documents(1_000); page.length > 0; page = view.documents(1_000, page.at(-1)?.document)) {
-    for (const state of page) if ((await loadable(() => log.head(state.document))) === undefined) tasks.push({ type: 'gone', state })
+    for (const state of page) if ((await readable(() => log.head(state.document))) === undefined) tasks.push({ type: 'gone', state })
   }
   const now = await log.ends()
   const places: Place[] = []
@@ -146,13 +157,22 @@ async function finishStock(log: LogSource, view: ViewStore, source: Source, { en
   return { input: { tasks, places: view.standing().places, finish: { places, source } }, next: { type: 'follow', places } }
 }
 
-async function follow(log: LogSource, view: ViewStore, open: OpenDocuments, places: readonly Place[], limits: BatchLimits): Promise<Batch<ProjectorCursor, Work> | undefined | 'trimmed'> {
+async function follow(
+  log: LogSource,
+  view: ViewStore,
+  open: OpenDocuments,
+  places: readonly Place[],
+  limits: BatchLimits,
+): Promise<Batch<ProjectorCursor, Work> | undefined | 'trimmed'> {
   for (const place of places) {
     const entries = await readBehind(log, view, place, limits.bytes)
     if (entries === 'trimmed') return 'trimmed'
     if ('type' in entries) {
       const { position } = entries.origin
-      return { input: { tasks: [entries], places }, next: { type: 'follow', places: places.map((each) => (each === place ? { ...place, position, hash: undefined } : each)) } }
+      return {
+        input: { tasks: [entries], places },
+        next: { type: 'follow', places: places.map((each) => (each === place ? { ...place, position, hash: undefined } : each)) },
+      }
     }
     if (entries.length === 0) continue
     const { tasks, ahead } = await plan(log, view, open, entries.slice(0, limits.items), limits.bytes)
@@ -161,86 +181,10 @@ async function follow(log: LogSource, view: ViewStore, open: OpenDocuments, plac
     const others = places.filter((each) => each !== place)
     const here = { ...place, ahead: Math.max(place.ahead, ahead) as Position }
     // The partition that was served comes last next time.
-    return { input: { tasks, places: [...others, here] }, next: { type: 'follow', places: [...others, { ...here, position: last.position, hash: last.hash }] } }
+    return {
+      input: { tasks, places: [...others, here] },
+      next: { type: 'follow', places: [...others, { ...here, position: last.position, hash: last.hash }] },
+    }
   }
   return undefined
-}
-
-type Damaged = Task & { readonly type: 'damaged' }
-
-/** Entries behind the place; or, when the next one is damaged, what to do about it: its document is parked, the others go on. */
-async function readBehind(log: LogSource, view: ViewStore, place: Place, maxBytes: number): Promise<readonly Entry[] | 'trimmed' | Damaged> {
-  try {
-    return await log.read(place.partition, place.position, maxBytes)
-  } catch (error) {
-    if (!(error instanceof LogError) || error.failure !== 'corrupt' || error.document === undefined || error.position === undefined) throw error
-    return { type: 'damaged', origin: unknownOrigin(error.document, view.document(error.document), error.position), reason: error.message, inStock: false }
-  }
-}
-
-/** What is read, or why it cannot be: its bytes fail their checksum. Other failures are thrown. */
-async function loadable<T>(read: () => Promise<T>): Promise<T | string> {
-  try {
-    return await read()
-  } catch (error) {
-    if (error instanceof LogError && error.failure === 'corrupt') return error.message
-    throw error
-  }
-}
-
-function unknownOrigin(document: DocumentId, state: DocumentState | undefined, position: Position): Origin {
-  const { partition, lineage, seq } = state ?? { partition: 0, lineage: '' as Lineage, seq: 0 as Seq }
-  return { partition, position, epoch: 0, seq, document, lineage, actor: '', at: 0 }
-}
-
-/** Decides for each entry what to do, loading what is not open, until more than `maxBytes` were loaded. */
-async function plan(log: LogSource, view: ViewStore, open: OpenDocuments, entries: readonly Entry[], maxBytes: number): Promise<{ readonly tasks: readonly Task[]; readonly ahead: Position }> {
-  const tasks: Task[] = []
-  let bytes = 0
-  let ahead = 0
-  /** Where each document will be after the tasks so far. */
-  const planned = new Map<DocumentId, { readonly lineage: string; readonly seq: number }>()
-  const lastOf = new Map(entries.map((entry) => [entry.document, entry]))
-  for (const entry of entries) {
-    if (bytes > maxBytes) break
-    const state = view.document(entry.document)
-    const at = planned.get(entry.document) ?? (state?.parked === undefined ? state : undefined)
-    if (at?.lineage === entry.lineage && at.seq >= entry.seq) {
-      tasks.push({ type: 'pass', entry })
-      continue
-    }
-    const opened = open.get(entry.document)
-    const isOpen = planned.has(entry.document) || (opened?.seq === entry.seq - 1 && opened.lineage === entry.lineage)
-    if (at?.lineage === entry.lineage && at.seq === entry.seq - 1 && isOpen) {
-      planned.set(entry.document, entry)
-      tasks.push({ type: 'apply', entry, base: undefined })
-      continue
-    }
-    // A parked document is tried once a batch, at its last entry there.
-    if (state?.parked !== undefined && !planned.has(entry.document) && lastOf.get(entry.document) !== entry) {
-      tasks.push({ type: 'pass', entry })
-      continue
-    }
-    const isNext = entry.seq === 1 ? state === undefined : at?.lineage === entry.lineage && at.seq === entry.seq - 1
-    const loaded = isNext && entry.seq === 1 ? emptyBefore(entry) : await loadable(() => log.load(entry.document, (isNext ? entry.seq - 1 : entry.seq) as Seq))
-    if (typeof loaded === 'string') {
-      tasks.push({ type: 'damaged', origin: entry, reason: loaded, inStock: false })
-      continue
-    }
-    bytes += loaded.updates.reduce((sum, update) => sum + update.length, 0)
-    if (isNext && loaded.seq === entry.seq - 1 && loaded.lineage === entry.lineage) {
-      planned.set(entry.document, entry)
-      tasks.push({ type: 'apply', entry, base: loaded })
-      continue
-    }
-    planned.set(entry.document, loaded)
-    tasks.push({ type: 'whole', entry, loaded })
-    // Asked after loading: what it was read ahead of is not beyond.
-    if (loaded.seq > entry.seq) ahead = Math.max(ahead, (await log.ends()).get(entry.partition) ?? 0)
-  }
-  return { tasks, ahead: ahead as Position }
-}
-
-function emptyBefore({ partition, lineage, epoch }: Entry): LoadedDocument {
-  return { partition, lineage, epoch, seq: 0 as Seq, updates: [] }
 }

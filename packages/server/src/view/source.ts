@@ -15,7 +15,9 @@ export interface LogSource {
   /** Ids of documents, in an order of its own that does not change, at most `limit`, behind `from`. */
   documents(limit: number, from?: DocumentId): Promise<readonly DocumentId[]>
   /** Where a document stands; undefined when there is none. */
-  head(document: DocumentId): Promise<{ readonly partition: number; readonly lineage: Lineage; readonly epoch: number; readonly seq: Seq } | undefined>
+  head(
+    document: DocumentId,
+  ): Promise<{ readonly partition: number; readonly lineage: Lineage; readonly epoch: number; readonly seq: Seq } | undefined>
   /** The document as of `upTo`, or as near above it as its snapshot allows. */
   load(document: DocumentId, upTo: Seq): Promise<LoadedDocument>
 }
@@ -49,7 +51,7 @@ export function createLogSource(log: LogReader, listing: LogListing): LogSource 
     const { partition, lineage, epoch, snapshot } = head
     const updates: Uint8Array[] = []
     const whole = new Uint8Array(snapshot.bytes)
-    for (let offset = 0; offset < whole.length; ) {
+    for (let offset = 0; offset < whole.length;) {
       const part = await log.snapshot(document, snapshot.seq, offset, FRAGMENT_BYTES)
       if (part === undefined || part.length === 0) return undefined
       whole.set(part, offset)

@@ -1,0 +1,138 @@
+/**
+ * Reading the view in SQLite as of a version (step 7 of the path).
+ */
+import type { RecordValue } from '@rejoin/shared'
+import type Database from 'better-sqlite3'
+import type { CutLimits, DocumentState, Key, Misfit, RecordChange, ViewStore } from '../view/view.ts'
+
+type Row = Record<string, unknown>
+/** A row of `entries`, as far as reading needs it. */
+export interface VersionRow {
+  readonly version: number
+  readonly settled: number
+  readonly through: number
+  readonly bytes: number
+}
+
+/** Versions and what adds up over them. */
+export interface Versions {
+  /** The last entry with a version ≤ `version`. */
+  at(version: number): VersionRow | undefined
+  settledAt(version: number): VersionRow | undefined
+  settledAfter(version: number): VersionRow | undefined
+  /** The highest version in [after, upTo] with no more than `limits` since `after`. */
+  within(after: number, upTo: number, limits: CutLimits): number
+}
+
+export function createVersions(db: Database.Database): Versions {
+  const columns = 'SELECT version, settled, through, bytes FROM entries'
+  const at = db.prepare(`${columns} WHERE version <= ? ORDER BY version DESC LIMIT 1`)
+  const settledAt = db.prepare(`${columns} WHERE version <= ? AND settled ORDER BY version DESC LIMIT 1`)
+  const settledAfter = db.prepare(`${columns} WHERE version > ? AND settled ORDER BY version LIMIT 1`)
+  const find = (version: number): VersionRow | undefined => at.get(version) as VersionRow | undefined
+  return {
+    at: find,
+    settledAt: (version) => settledAt.get(version) as VersionRow | undefined,
+    settledAfter: (version) => settledAfter.get(version) as VersionRow | undefined,
+    within: (after, upTo, limits) => {
+      const from = find(after)
+      const fits = (version: number): boolean => {
+        const row = find(version)
+        return row === undefined || (row.through - (from?.through ?? 0) <= limits.items && row.bytes - (from?.bytes ?? 0) <= limits.bytes)
+      }
+      // Both sums only grow with the version: halve the range.
+      let [low, high] = [after, upTo]
+      while (low < high) {
+        const middle = Math.ceil((low + high) / 2)
+        if (fits(middle)) low = middle
+        else high = middle - 1
+      }
+      return low
+    },
+  }
+}
+
+type Readers = Pick<ViewStore, 'dirty' | 'get' | 'keys' | 'records'>
+
+export function createReaders(db: Database.Database, versions: Versions): Readers {
+  const dirty = db.prepare(
+    'SELECT DISTINCT collection, document, id FROM changes NOT INDEXED WHERE n > ? AND n <= ? ORDER BY collection, document, id',
+  )
+  const get = db
+    .prepare('SELECT value FROM changes WHERE collection = ? AND document = ? AND id = ? AND n <= ? ORDER BY n DESC LIMIT 1')
+    .pluck()
+  const page = 'SELECT collection, document, id, value IS NULL AS gone, max(n) FROM changes WHERE'
+  const first = db.prepare(`${page} n <= ? GROUP BY collection, document, id ORDER BY collection, document, id LIMIT ?`)
+  const next = db.prepare(
+    `${page} (collection, document, id) > (?, ?, ?) AND n <= ? GROUP BY collection, document, id ORDER BY collection, document, id LIMIT ?`,
+  )
+  const collection = db.prepare('SELECT collection FROM changes WHERE collection > ? ORDER BY collection LIMIT 1').pluck()
+  const firstCollection = db.prepare('SELECT collection FROM changes ORDER BY collection LIMIT 1').pluck()
+  const records = db.prepare(
+    'SELECT collection, id, value, max(n) FROM changes WHERE collection = ? AND document = ? GROUP BY id ORDER BY id',
+  )
+  const through = (version: number): number => versions.at(version)?.through ?? 0
+
+  return {
+    dirty: (after, upTo) => dirty.all(through(after), through(upTo)) as Key[],
+    get: (key, version) => parse(get.get(key.collection, key.document, key.id, through(version))),
+    keys: (version, limit, from) => {
+      const n = through(version)
+      const found: Key[] = []
+      for (let last = from; found.length < limit;) {
+        const rows = (last === undefined ? first.all(n, limit) : next.all(last.collection, last.document, last.id, n, limit)) as (Key & {
+          gone: number
+        })[]
+        for (const row of rows) if (row.gone === 0) found.push({ collection: row.collection, document: row.document, id: row.id })
+        last = rows.at(-1)
+        if (rows.length < limit) break
+      }
+      return found.slice(0, limit)
+    },
+    records: (document) => {
+      const found: RecordChange[] = []
+      for (let name = firstCollection.get(); name !== undefined; name = collection.get(name)) {
+        for (const row of records.all(name, document) as Row[]) {
+          if (row['value'] !== null)
+            found.push({ collection: String(row['collection']), id: String(row['id']), value: parse(row['value']) })
+        }
+      }
+      return found
+    },
+  }
+}
+
+type DocumentStates = Pick<ViewStore, 'document' | 'documents' | 'misfits' | 'parked'>
+
+export function createDocumentStates(db: Database.Database): DocumentStates {
+  const columns = 'SELECT document, partition, lineage, seq, parked FROM documents'
+  const one = db.prepare(`${columns} WHERE document = ?`)
+  const page = db.prepare(`${columns} WHERE document > ? ORDER BY document LIMIT ?`)
+  const parked = db.prepare(`${columns} WHERE parked IS NOT NULL ORDER BY document LIMIT ?`)
+  const parkedCount = db.prepare('SELECT count(*) FROM documents WHERE parked IS NOT NULL').pluck()
+  const misfits = db.prepare(
+    'SELECT collection, document, id, field, message FROM misfits ORDER BY collection, document, id, rowid LIMIT ?',
+  )
+  const misfitCount = db.prepare('SELECT count(*) FROM misfits').pluck()
+  const state = (row: unknown): DocumentState => ({
+    ...(row as DocumentState),
+    parked: (row as { parked: string | null }).parked ?? undefined,
+  })
+  return {
+    document: (document) => {
+      const row = one.get(document)
+      return row === undefined ? undefined : state(row)
+    },
+    // Document ids are not empty.
+    documents: (limit, from) => page.all(from ?? '', limit).map(state),
+    misfits: (limit) => ({
+      total: Number(misfitCount.get()),
+      first: (misfits.all(limit) as (Misfit & { field: string | null })[]).map((row) => ({ ...row, field: row.field ?? undefined })),
+    }),
+    parked: (limit) => ({ total: Number(parkedCount.get()), first: parked.all(limit).map(state) }),
+  }
+}
+
+function parse(text: unknown): RecordValue | null {
+  return typeof text === 'string' ? (JSON.parse(text) as RecordValue) : null
+}
