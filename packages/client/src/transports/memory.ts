@@ -12,12 +12,15 @@ export type Carry = (deliver: () => void) => void
 /** A transport whose dials `accept` answers. */
 export function memoryTransport(accept: Accept, carry: Carry = queueMicrotask): Transport {
   return (url, near) => {
+    // Nothing is sent after the close; what was sent before it still arrives before it.
     let over = false
+    let told = false
     let far: TransportListener | undefined
     const end = (code: number, reason: string): void => {
       if (over) return
       over = true
       carry(() => {
+        told = true
         near.closed(code, reason)
         far?.closed(code, reason)
       })
@@ -28,7 +31,7 @@ export function memoryTransport(accept: Accept, carry: Carry = queueMicrotask): 
         // The sender may reuse its buffer.
         const copy = bytes.slice()
         carry(() => {
-          if (!over) other()?.message(copy)
+          if (!told) other()?.message(copy)
         })
       },
       buffered: 0,
