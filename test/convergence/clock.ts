@@ -7,12 +7,20 @@ import type { Clock } from '@rejoin/shared'
 export interface VirtualClock extends Clock {
   /** Runs what falls due within the next `ms` and moves the time there. */
   run(ms: number): Promise<void>
+  /** The clock of one process: when that has ended, nothing of it runs any more. */
+  process(): ProcessClock
+}
+
+/** See `VirtualClock.process`. */
+export interface ProcessClock extends Clock {
+  end(): void
 }
 
 interface Timer {
   readonly at: number
   readonly order: number
   readonly run: () => void
+  readonly owner: { readonly ended: boolean } | undefined
   cancelled: boolean
 }
 
@@ -21,13 +29,24 @@ export function createVirtualClock(start: number = Date.UTC(2026, 0, 1)): Virtua
   let now = start
   let order = 0
   const heap: Timer[] = []
+  const after = (ms: number, run: () => void, owner?: { readonly ended: boolean }): (() => void) => {
+    const timer: Timer = { at: now + Math.max(0, ms), order: order++, run, owner, cancelled: false }
+    push(heap, timer)
+    return () => {
+      timer.cancelled = true
+    }
+  }
   return {
     now: () => now,
-    after: (ms, run) => {
-      const timer: Timer = { at: now + Math.max(0, ms), order: order++, run, cancelled: false }
-      push(heap, timer)
-      return () => {
-        timer.cancelled = true
+    after,
+    process: () => {
+      const owner = { ended: false }
+      return {
+        now: () => now,
+        after: (ms, run) => after(ms, run, owner),
+        end: () => {
+          owner.ended = true
+        },
       }
     },
     run: async (ms) => {
@@ -37,7 +56,7 @@ export function createVirtualClock(start: number = Date.UTC(2026, 0, 1)): Virtua
         const next = heap[0]
         if (next === undefined || next.at > until) break
         pop(heap)
-        if (next.cancelled) continue
+        if (next.cancelled || next.owner?.ended === true) continue
         now = next.at
         next.run()
         await settled()

@@ -22,22 +22,57 @@ export interface Ledger {
   readonly local: Map<string, Made>
   /** Told to be durable at the relay. */
   readonly acked: Map<string, Made>
+  /** Marks seen in the log, up to a seq of each document. */
+  readonly durable: Map<DocumentId, { seq: number; readonly marks: Set<string> }>
   /** Socket and handle → the last seq given. */
   readonly streams: Map<string, number>
   /** The log was once put back to an older state: then an acknowledged edit may be missing until its device has come back. */
   restored: boolean
+  /** The first thing that was broken where nobody could throw. */
+  violation: Error | undefined
 }
 
 export function newLedger(): Ledger {
-  return { made: new Map(), local: new Map(), acked: new Map(), streams: new Map(), restored: false }
+  return { made: new Map(), local: new Map(), acked: new Map(), durable: new Map(), streams: new Map(), restored: false, violation: undefined }
 }
 
-/** P1: what was acknowledged is in the log. */
-export function checkAcked(ledger: Ledger, image: LogImage, { document, mark }: Made): void {
+/** P1, at an acknowledgement: the edit is in the log. */
+export function checkAcked(ledger: Ledger, image: LogImage, { document, mark }: Made): Error | undefined {
+  if (ledger.restored || durableMarks(ledger, image, document).has(mark)) return undefined
+  return new Error(`P1: ${mark} was acknowledged and is not in the log of ${document}`)
+}
+
+/** P1, whatever has crashed and been folded: all that was ever acknowledged reads out of the log. */
+export function checkAllAcked(ledger: Ledger, image: LogImage, documents: readonly DocumentId[]): void {
   if (ledger.restored) return
-  const doc = docOf(image, document)
-  if (!marksOf(doc).includes(mark)) throw new Error(`P1: ${mark} was acknowledged and is not in the log of ${document}`)
-  doc.destroy()
+  for (const document of documents) {
+    const doc = docOf(image, document)
+    const marks = new Set(marksOf(doc))
+    doc.destroy()
+    for (const made of ledger.acked.values()) {
+      if (made.document === document && !marks.has(made.mark)) throw new Error(`P1: ${made.mark} was acknowledged and is no longer in the log of ${document}`)
+    }
+  }
+}
+
+/** Marks of all entries so far; of those that are new since the last call only the new entries are looked at. */
+function durableMarks(ledger: Ledger, image: LogImage, document: DocumentId): ReadonlySet<string> {
+  const stored = image.documents.get(document)
+  const known = ledger.durable.get(document) ?? { seq: 0, marks: new Set<string>() }
+  ledger.durable.set(document, known)
+  if (stored !== undefined && (stored.entries[0]?.seq ?? stored.seq + 1) > known.seq + 1) {
+    // Folded before it was seen here.
+    const doc = docOf(image, document)
+    for (const mark of marksOf(doc)) known.marks.add(mark)
+    doc.destroy()
+    known.seq = stored.seq
+  }
+  for (const { seq, update } of stored?.entries ?? []) {
+    if (seq <= known.seq) continue
+    known.seq = seq
+    for (const mark of marksIn(update)) known.marks.add(mark)
+  }
+  return known.marks
 }
 
 /** P5: what was told to be local is on the disk, and in the outbox too unless the log has it. */
@@ -111,13 +146,13 @@ function checkOrder(image: LogImage, document: DocumentId): void {
 
 function docOf(image: LogImage, document: DocumentId): Y.Doc {
   const stored = image.documents.get(document)
-  if (stored === undefined) return new Y.Doc()
+  if (stored === undefined) return new Y.Doc({ guid: 'oracle' })
   const { snapshot, entries } = stored
   return merge([...(snapshot.seq > 0 ? [snapshot.update] : []), ...entries.filter(({ seq }) => seq > snapshot.seq).map(({ update }) => update)])
 }
 
 function merge(updates: readonly Uint8Array[]): Y.Doc {
-  const doc = new Y.Doc()
+  const doc = new Y.Doc({ guid: 'oracle' })
   // Clean-up of rich text would write deletions that nobody made.
   doc.on('beforeObserverCalls', (transaction) => {
     transaction.local = true

@@ -3,23 +3,29 @@
  * chance, disk and socket replaced. One seed, one history.
  */
 import type { DocumentId } from '@rejoin/shared'
-import { DEFAULT_LIMITS } from '@rejoin/shared'
+import { DEFAULT_LIMITS, SyncError } from '@rejoin/shared'
 import type { RelayFrame } from '@rejoin/shared/wire'
 import type { Client } from '#client/client.js'
 import { assembleClient } from '#client/client.js'
 import type { MemoryDisk as DeviceDisk, MemoryTab } from '#client/stores/memory.js'
 import { createMemoryDisk as createDeviceDisk } from '#client/stores/memory.js'
+import type { Compactor } from '#server/log/compactor.js'
+import { createCompactor } from '#server/log/compactor.js'
+import type { Log } from '#server/log/log.js'
+import { createCompactionWork } from '#server/log/work.js'
+import { absorbTrusted, createAdmission, encodeAdmission } from '#server/relay/admission.js'
 import { OPEN_GRANT } from '#server/relay/grant.js'
 import { createRelayCore } from '#server/relay/relay.js'
 import { createMemoryDisk } from '#server/storage/memory-disk.js'
 import { createMemoryLog } from '#server/storage/memory.js'
 import type { Chance } from './chance.ts'
 import { createChance } from './chance.ts'
+import type { ProcessClock } from './clock.ts'
 import { createVirtualClock } from './clock.ts'
 import { scribble } from './edits.ts'
 import type { Access } from './network.ts'
 import { createNetwork } from './network.ts'
-import { checkAcked, checkDevice, checkEnd, checkStream, type Ledger, newLedger } from './oracle.ts'
+import { checkAcked, checkAllAcked, checkDevice, checkEnd, checkStream, type Ledger, newLedger } from './oracle.ts'
 
 /** How large and how hostile a world is. */
 export interface WorldOptions {
@@ -47,6 +53,7 @@ interface Tab {
   readonly access: Access
   readonly replicas: Map<string, ReturnType<Client['open']>>
   readonly loaded: Set<string>
+  readonly clock: ProcessClock
 }
 
 interface Device {
@@ -81,6 +88,7 @@ class World {
   readonly #devices: Device[]
   readonly #documents: readonly DocumentId[]
   readonly #mayRestore: boolean
+  #relayClock: ProcessClock | undefined
   #backup: ReturnType<typeof structuredClone> | undefined
   #frames = 0
   #edits = 0
@@ -129,6 +137,8 @@ class World {
       }
     }
     await this.#clock.run(5000)
+    checkAllAcked(this.#ledger, this.#logDisk.image, this.#documents)
+    if (this.#ledger.violation !== undefined) throw this.#ledger.violation
     for (const device of this.#devices) checkDevice(this.#ledger, device.name, device.disk, this.#documents, this.#logDisk.image)
     checkEnd(
       this.#ledger,
@@ -172,11 +182,12 @@ class World {
     const access = this.#network.access()
     access.online = device.online
     const chance = this.#chance.fork()
+    const clock = this.#clock.process()
     const client = assembleClient(
       { url: 'ws://relay', store },
-      { clock: this.#clock, random: chance.random, randomBytes: chance.bytes, transport: access.transport, wake: () => () => {} },
+      { clock, random: chance.random, randomBytes: chance.bytes, transport: access.transport, wake: () => () => {} },
     )
-    const tab: Tab = { name: `${device.name}.${device.opened++}`, store, client, access, replicas: new Map(), loaded: new Set() }
+    const tab: Tab = { name: `${device.name}.${device.opened++}`, store, client, access, replicas: new Map(), loaded: new Set(), clock }
     device.tabs.add(tab)
     this.#trace(`${tab.name} opens`)
     this.#replica(tab, this.#chance.pick(this.#documents))
@@ -212,9 +223,12 @@ class World {
     edit.wait({ to: 'relay' }).then(
       () => {
         this.#ledger.acked.set(mark, made)
-        checkAcked(this.#ledger, this.#logDisk.image, made)
+        this.#ledger.violation ??= checkAcked(this.#ledger, this.#logDisk.image, made)
       },
-      () => {},
+      (error: unknown) => {
+        // Nothing here may be refused for good; only a client that is closed gives up.
+        if (!(error instanceof SyncError && error.code === 'closed')) this.#ledger.violation ??= new Error(`P2: ${mark} was refused`, { cause: error })
+      },
     )
   }
 
@@ -242,6 +256,7 @@ class World {
 
   #killTab(device: Device, tab: Tab): void {
     this.#trace(`${tab.name} is killed`)
+    tab.clock.end()
     tab.store.crash()
     tab.access.online = false
     tab.access.cut(this.#chance.maybe(0.5))
@@ -258,6 +273,7 @@ class World {
     this.#trace(`${device.name} loses power`)
     device.disk.crash()
     for (const tab of device.tabs) {
+      tab.clock.end()
       tab.access.online = false
       tab.access.cut(true)
     }
@@ -266,14 +282,16 @@ class World {
   }
 
   #startRelay(): void {
+    const clock = this.#clock.process()
+    this.#relayClock = clock
     const log = createMemoryLog(this.#logDisk)
     const relay = createRelayCore({
       log,
-      clock: this.#clock,
+      clock,
       random: this.#chance.fork().random,
       limits: { ...DEFAULT_LIMITS, outbound: 8 * 1024, fragment: 512 },
       authorize: async () => OPEN_GRANT,
-      compactor: undefined,
+      compactor: this.#startCompactor(log, clock),
       fatal: (error) => {
         throw error
       },
@@ -282,16 +300,29 @@ class World {
     this.#network.listening = { connect: (socket) => relay.connect(socket, { url: '/sync', headers: {} }) }
   }
 
+  /** The shipped compactor without its thread. It folds far sooner than it would elsewhere, and keeps for a while or not at all. */
+  #startCompactor(log: Log, clock: ProcessClock): Compactor {
+    return createCompactor({
+      log,
+      work: createCompactionWork({ reader: log, admissionOf }),
+      clock,
+      retain: this.#chance.pick([0, 5000, 3_600_000]),
+      thresholds: { bytes: 300, entries: 6, share: 0.1, bytesPerEntry: 1000 },
+      report: (what, details) => this.#trace(`relay: ${what} ${JSON.stringify(details)}`),
+    })
+  }
+
   #crashRelay(): void {
     if (this.#network.listening === undefined) return
     this.#trace('the relay is killed')
     this.#network.listening = undefined
+    this.#relayClock?.end()
     this.#logDisk.crash()
     this.#network.relayDied()
     this.#ledger.streams.clear()
     const restores = this.#mayRestore && this.#backup !== undefined && this.#chance.maybe(0.5)
     if (restores) this.#restoreLog()
-    else for (const made of this.#ledger.acked.values()) checkAcked(this.#ledger, this.#logDisk.image, made)
+    else checkAllAcked(this.#ledger, this.#logDisk.image, this.#documents)
     this.#clock.after(this.#chance.below(20_000), () => {
       if (this.#network.listening === undefined) this.#startRelay()
     })
@@ -319,6 +350,7 @@ class World {
     image.documents.clear()
     for (const [document, stored] of backup.documents) image.documents.set(document, stored)
     this.#ledger.restored = true
+    this.#ledger.durable.clear()
   }
 
   #tap(socket: number, frame: RelayFrame): void {
@@ -327,3 +359,9 @@ class World {
   }
 }
 
+
+function admissionOf(update: Uint8Array): Uint8Array {
+  const state = createAdmission()
+  absorbTrusted(state, update)
+  return encodeAdmission(state)
+}
