@@ -17,6 +17,8 @@ export interface Ballast {
   release(): void
   /** Takes the space again; false while there is not enough. */
   restore(): boolean
+  /** Bytes that are free on the disk. */
+  free(): number
 }
 
 /** The ballast in the file `path`, which is made at once when there is space. It outlives the process. */
@@ -47,6 +49,7 @@ export function createBallast(path: string, bytes: number = BALLAST_BYTES): Ball
       rmSync(path, { force: true })
     },
     restore,
+    free,
   }
 }
 

@@ -1,6 +1,7 @@
 /**
  * Checkpoints of the log's WAL (under step 5 of the path), explicit so that their errors are seen, and between transactions on the writer's thread.
  */
+import { statSync } from 'node:fs'
 import type { Connection } from './sqlite-file.ts'
 
 /** Pages of 4 KiB that are not yet copied when a checkpoint copies what no reader stands in the way of. */
@@ -10,6 +11,8 @@ const TRUNCATE_PAGES = 32_768
 /** How long it waits for them, in ms. Readers keep no statement open, so this is a matter of one read. */
 const READER_TIMEOUT = 100
 const BUSY_TIMEOUT = 5_000
+/** What a checkpoint leaves free on a full disk. */
+const SPARE_BYTES = 32 * 1024
 
 interface Progress {
   readonly busy: number
@@ -25,6 +28,8 @@ export interface Checkpoints {
   bySize(): void
   /** Copies everything and empties the WAL, unless a reader stands in the way. */
   truncate(): void
+  /** The same, when the copy fits into `free` bytes of disk. One that does not fit would take what is free and give nothing. */
+  truncateWithin(free: number): void
 }
 
 /** Checkpoints on `db`. */
@@ -51,6 +56,11 @@ export function createCheckpoints(db: Connection): Checkpoints {
       else if (log - checkpointed >= COPY_PAGES) copy.get()
     },
     truncate,
+    truncateWithin(free) {
+      const pages = Number(db.pragma('page_count', { simple: true })) * Number(db.pragma('page_size', { simple: true }))
+      const growth = Math.max(0, pages - statSync(db.name).size)
+      if ((look.get() ?? NOTHING).log > 0 && growth + SPARE_BYTES <= free) truncate()
+    },
   }
 }
 

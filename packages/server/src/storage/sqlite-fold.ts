@@ -15,8 +15,8 @@ export const SLICE_BYTES: number = 256 * 1024
 /** What one transaction does at most: slices it inserts, slices it deletes, entries it deletes. */
 const INSERT_SLICES = 4
 const DELETE_SLICES = 16
-const TRIM_ENTRIES = 1_000
-/** Free pages that stay in the file for reuse, and pages that one step gives back. */
+const TRIM_ENTRIES = 200
+/** Free pages that stay in the file for reuse (none on a full disk), and pages that one step gives back. */
 const FREE_PAGES = 2_048
 const VACUUM_PAGES = 256
 
@@ -29,8 +29,8 @@ export interface Folding {
   trim(before: number, keepAfter: number): Sliced<number>
 }
 
-/** Folding on `db`. */
-export function createFolding(db: Connection, documents: Documents): Folding {
+/** Folding on `db`. `isFull`: whether the disk is, and every page counts. */
+export function createFolding(db: Connection, documents: Documents, isFull: () => boolean): Folding {
   const sql = statements(db)
 
   function* fold(snapshot: Snapshot): Sliced<void> {
@@ -82,7 +82,7 @@ export function createFolding(db: Connection, documents: Documents): Folding {
         yield
       }
     }
-    while (Number(db.pragma('freelist_count', { simple: true })) > FREE_PAGES) {
+    while (Number(db.pragma('freelist_count', { simple: true })) > (isFull() ? 0 : FREE_PAGES)) {
       db.pragma(`incremental_vacuum(${VACUUM_PAGES})`)
       yield
     }

@@ -55,14 +55,14 @@ const { directory, synchronous, ballast: ballastBytes } = workerData as WriterDa
 const db = openToWrite(directory, synchronous)
 const documents = new Documents(db)
 const append = createAppend(db, documents)
-const folding = createFolding(db, documents)
+const folding = createFolding(db, documents, () => full)
 const ballast = createBallast(join(directory, 'ballast'), ballastBytes)
 const checkpoints = createCheckpoints(db)
 
-const groups: Group[] = []
-const tasks: Task[] = []
 let full = false
 let state: 'open' | 'closing' | 'over' = 'open'
+const groups: Group[] = []
+const tasks: Task[] = []
 
 port.on('message', (message: ToWriter) => {
   accept(message)
@@ -184,17 +184,23 @@ function guard(run: () => void): void {
   }
 }
 
-/** The ballast's space lets the checkpoint, and later folding and trimming, do their work. Appends wait until it can be held again. */
+/** The ballast's space is for folding, trimming and the checkpoint, which make room. Appends wait until it can be held again. */
 function enterFull(): void {
   full = true
   ballast.release()
+  makeRoom()
+}
+
+function makeRoom(): void {
   guard(() => {
-    checkpoints.truncate()
+    checkpoints.truncateWithin(ballast.free())
   })
 }
 
 function hasRoom(): boolean {
-  if (full && ballast.restore()) full = false
+  if (!full) return true
+  makeRoom()
+  if (!isOver() && ballast.restore()) full = false
   return !full
 }
 
