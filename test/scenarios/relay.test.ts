@@ -29,7 +29,7 @@ async function read(url: string, document: string): Promise<Y.Doc> {
   client.send({ type: 'open', ref: 1, document })
   const { head } = await client.next('opened')
   const doc = new Y.Doc()
-  for (let seq = 0; seq < head; ) {
+  for (let seq = 0; seq < head;) {
     const frame = await client.next('state', 'entries')
     if (frame.type === 'state') {
       seq = frame.seq
@@ -62,7 +62,7 @@ describe('a relay in a process of its own', () => {
       const handle = await open(client, 'd')
       const writer = new Writer()
       for (let i = 0; i < 200; i++) client.send(writer.push(handle, (doc) => doc.getMap('m').set(`k${i}`, i)))
-      for (let acked = 0; acked < 100; ) acked = (await client.next('ack')).n
+      for (let acked = 0; acked < 100;) acked = (await client.next('ack')).n
       await relay.kill()
       const acked = Math.max(...client.frames.map((frame) => (frame.type === 'ack' ? frame.n : 0)))
       const map = (await read((await start(folder)).url, 'd')).getMap('m')

@@ -37,16 +37,34 @@ export interface TestRelayOptions extends Partial<Pick<RelayCoreOptions, 'compac
   readonly limits?: Partial<Limits>
 }
 
-export function createTestRelay({ log = createMemoryLog(), authorize = () => Promise.resolve(OPEN_GRANT), limits = {}, clock = createVirtualClock(), ...rest }: TestRelayOptions = {}): TestRelay {
+export function createTestRelay({
+  log = createMemoryLog(),
+  authorize = () => Promise.resolve(OPEN_GRANT),
+  limits = {},
+  clock = createVirtualClock(),
+  ...rest
+}: TestRelayOptions = {}): TestRelay {
   const fatal: Error[] = []
   const reports: TestRelay['reports'] = []
   const core = createRelayCore({
-    log, clock, random: () => 0.5, limits: { ...DEFAULT_LIMITS, ...limits }, authorize, defer: (run) => void setImmediate(run),
-    fatal: (error) => void fatal.push(error), report: (what, details) => void reports.push({ what, details }), ...rest,
+    log,
+    clock,
+    random: () => 0.5,
+    limits: { ...DEFAULT_LIMITS, ...limits },
+    authorize,
+    defer: (run) => void setImmediate(run),
+    fatal: (error) => void fatal.push(error),
+    report: (what, details) => void reports.push({ what, details }),
+    ...rest,
   })
   const silentPeer = (): RawPeer => new RawPeer((peer) => core.connect(peer, { url: '/sync', headers: {} }))
   return {
-    core, log, clock, fatal, reports, silentPeer,
+    core,
+    log,
+    clock,
+    fatal,
+    reports,
+    silentPeer,
     async peer(token = '') {
       const peer = silentPeer()
       peer.send({ type: 'hello', revisionMin: 1, revisionMax: 1, agent: 'test', token })
@@ -121,13 +139,17 @@ export class RawPeer {
 
   /** The next frame of a type that was not taken by an earlier call, in order; frames of other types before it are passed over. */
   next<T extends RelayFrame['type']>(...types: readonly [T, ...T[]]): Promise<FrameOf<T>> {
-    return until(() => {
-      while (this.#taken < this.frames.length) {
-        const frame = this.frames[this.#taken++]
-        if (frame !== undefined && (types as readonly string[]).includes(frame.type)) return frame as FrameOf<T>
-      }
-      return undefined
-    }, `a frame ${types.join(' or ')}; there were ${this.frames.map(({ type }) => type).join(' ')}`, 3000)
+    return until(
+      () => {
+        while (this.#taken < this.frames.length) {
+          const frame = this.frames[this.#taken++]
+          if (frame !== undefined && (types as readonly string[]).includes(frame.type)) return frame as FrameOf<T>
+        }
+        return undefined
+      },
+      `a frame ${types.join(' or ')}; there were ${this.frames.map(({ type }) => type).join(' ')}`,
+      3000,
+    )
   }
 
   all<T extends RelayFrame['type']>(type: T): FrameOf<T>[] {
@@ -191,7 +213,10 @@ export class Writer {
 }
 
 /** What a peer was given of a document, checked to be gap-free: seq → the entry's update, or undefined where its own ack stood. `state` frames set the place. */
-export function streamOf(peer: RawPeer, handle: number): { readonly first: number; readonly last: number; readonly updates: readonly Uint8Array[]; readonly seqs: readonly number[] } {
+export function streamOf(
+  peer: RawPeer,
+  handle: number,
+): { readonly first: number; readonly last: number; readonly updates: readonly Uint8Array[]; readonly seqs: readonly number[] } {
   let seq: number | undefined
   let first = 0
   const updates: Uint8Array[] = []

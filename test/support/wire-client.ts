@@ -49,13 +49,16 @@ export async function connectWire(url: string, token: string | undefined = ''): 
     },
     send: (...sent) => socket.send(encodeFrames(sent)),
     next: (...types) =>
-      until(() => {
-        while (taken < frames.length) {
-          const frame = frames[taken++]
-          if (frame !== undefined && (types as readonly string[]).includes(frame.type)) return frame as never
-        }
-        return undefined
-      }, `a frame ${types.join(' or ')}; there were ${frames.map(({ type }) => type).join(' ')}`),
+      until(
+        () => {
+          while (taken < frames.length) {
+            const frame = frames[taken++]
+            if (frame !== undefined && (types as readonly string[]).includes(frame.type)) return frame as never
+          }
+          return undefined
+        },
+        `a frame ${types.join(' or ')}; there were ${frames.map(({ type }) => type).join(' ')}`,
+      ),
     ended: () => until(() => closed, 'the socket to close'),
   }
   await until(() => socket.readyState === WebSocket.OPEN || closed !== undefined, 'the socket to open')
@@ -76,7 +79,10 @@ export interface ChildRelay {
 
 /** Starts `rejoin serve` on a free port. */
 export async function startRelay(data: string, ...flags: readonly string[]): Promise<ChildRelay> {
-  const child = spawn(process.execPath, [CLI, 'serve', '--port', '0', '--data', data, '--log-level', 'warn', ...flags], { stdio: ['ignore', 'pipe', 'pipe'], cwd: data })
+  const child = spawn(process.execPath, [CLI, 'serve', '--port', '0', '--data', data, '--log-level', 'warn', ...flags], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    cwd: data,
+  })
   const errors: string[] = []
   let url: string | undefined
   let ended: { code: number | null; signal: NodeJS.Signals | null } | undefined

@@ -114,7 +114,11 @@ describe('a push', () => {
     const nack = await peer.next('nack')
     expect(nack).toMatchObject({ code: 'bad_bytes', n: 2, expected: 2 })
     expect(peer.frames.at(-2)).toMatchObject({ type: 'ack', n: 1 })
-    peer.send(push(handle, writer.incarnation, 4, update()), push(handle, writer.incarnation, 2, update()), push(handle, writer.incarnation, 3, update()))
+    peer.send(
+      push(handle, writer.incarnation, 4, update()),
+      push(handle, writer.incarnation, 2, update()),
+      push(handle, writer.incarnation, 3, update()),
+    )
     await until(() => peer.all('ack').length === 3)
     expect(peer.all('ack').map(({ n }) => n)).toEqual([1, 2, 3])
     expect(peer.all('nack')).toHaveLength(1)
@@ -129,7 +133,10 @@ describe('a push', () => {
     for (const part of parts) peer.send(part)
     peer.send(writer.push(handle))
     await until(() => peer.all('ack').length === 2)
-    expect(peer.all('ack').map(({ n, seq }) => [n, seq])).toEqual([[1, 1], [2, 2]])
+    expect(peer.all('ack').map(({ n, seq }) => [n, seq])).toEqual([
+      [1, 1],
+      [2, 2],
+    ])
   })
 
   it('that makes the document too large is refused, and the document lives on', async () => {
@@ -146,7 +153,10 @@ describe('a state push', () => {
     const { peer, handle } = await opened(createTestRelay())
     const writer = new Writer()
     for (let i = 0; i < 7; i++) writer.edit()
-    const state = push(handle, newIncarnationId(), 1, Y.encodeStateAsUpdate(writer.doc), { kind: 'state', covers: [{ incarnation: writer.incarnation, n: 7 }] })
+    const state = push(handle, newIncarnationId(), 1, Y.encodeStateAsUpdate(writer.doc), {
+      kind: 'state',
+      covers: [{ incarnation: writer.incarnation, n: 7 }],
+    })
     peer.send(state, writer.push(handle))
     await until(() => peer.all('ack').length === 2)
     expect(peer.all('ack')[1]).toMatchObject({ incarnation: writer.incarnation, n: 8, seq: 2 })
@@ -160,7 +170,10 @@ describe('a state push', () => {
     await until(() => first.peer.all('ack').length === 3)
     // A relay that has not looked that incarnation up yet.
     const { peer, handle } = await opened(createTestRelay({ log: createMemoryLog(disk) }))
-    peer.send(push(handle, newIncarnationId(), 1, update(), { kind: 'state', covers: [{ incarnation: writer.incarnation, n: 1 }] }), writer.push(handle))
+    peer.send(
+      push(handle, newIncarnationId(), 1, update(), { kind: 'state', covers: [{ incarnation: writer.incarnation, n: 1 }] }),
+      writer.push(handle),
+    )
     await until(() => peer.all('ack').length === 2)
     expect(peer.all('ack')[1]).toMatchObject({ incarnation: writer.incarnation, n: 4 })
   })
@@ -177,12 +190,23 @@ describe('when the log cannot', () => {
     disk.full = true
     const pushes = [first.push(handle), first.push(handle), first.push(handle)]
     a.send(...pushes, second.push(handle))
-    expect(await a.next('nack')).toMatchObject({ incarnation: first.incarnation, code: 'storage_full', n: 2, expected: 2, retryAfter: 2000 })
+    expect(await a.next('nack')).toMatchObject({
+      incarnation: first.incarnation,
+      code: 'storage_full',
+      n: 2,
+      expected: 2,
+      retryAfter: 2000,
+    })
     expect(await a.next('nack')).toMatchObject({ incarnation: second.incarnation, code: 'storage_full', n: 1, expected: 1 })
     disk.full = false
     a.send(...pushes)
     await until(() => a.all('ack').length === 4)
-    expect(a.all('ack').map(({ n, seq }) => [n, seq])).toEqual([[1, 1], [2, 2], [3, 3], [4, 4]])
+    expect(a.all('ack').map(({ n, seq }) => [n, seq])).toEqual([
+      [1, 1],
+      [2, 2],
+      [3, 3],
+      [4, 4],
+    ])
     expect(a.all('nack')).toHaveLength(2)
     await until(() => streamOf(b, handle).last === 4)
     expect(relay.fatal).toEqual([])
@@ -192,9 +216,18 @@ describe('when the log cannot', () => {
     const clock = { ...createTestRelay().clock }
     const held: (() => void)[] = []
     const disk = createMemoryDisk({ clock: { now: clock.now, after: (_ms, run) => (held.push(run), () => undefined) }, seek: 0 })
-    const flush = (): Promise<void> => new Promise((resolve) => void setImmediate(() => { for (const run of held.splice(0)) run(); resolve() }))
+    const flush = (): Promise<void> =>
+      new Promise(
+        (resolve) =>
+          void setImmediate(() => {
+            for (const run of held.splice(0)) run()
+            resolve()
+          }),
+      )
     const relay = createTestRelay({ log: createMemoryLog(disk) })
-    const pump = setInterval(() => { if (!disk.full) void flush() }, 1)
+    const pump = setInterval(() => {
+      if (!disk.full) void flush()
+    }, 1)
     const { peer, handle } = await opened(relay)
     const writer = new Writer()
     peer.send(writer.push(handle))
@@ -232,7 +265,9 @@ describe('grants', () => {
   const documents = (access: 'read' | 'write' | 'none'): Grant['documents'] => ({ '*': access })
 
   it('to read only: a push is nacked as forbidden', async () => {
-    const { peer, handle } = await opened(createTestRelay({ authorize: () => Promise.resolve({ principal: 'p', documents: documents('read') }) }))
+    const { peer, handle } = await opened(
+      createTestRelay({ authorize: () => Promise.resolve({ principal: 'p', documents: documents('read') }) }),
+    )
     peer.send(new Writer().push(handle))
     expect(await peer.next('nack')).toMatchObject({ code: 'forbidden', expected: 1 })
   })
@@ -248,7 +283,9 @@ describe('grants', () => {
   })
 
   it('that end are over on open sockets when their time comes', async () => {
-    const relay = createTestRelay({ authorize: () => Promise.resolve({ principal: 'p', documents: documents('write'), expiresAt: 1_060_000 }) })
+    const relay = createTestRelay({
+      authorize: () => Promise.resolve({ principal: 'p', documents: documents('write'), expiresAt: 1_060_000 }),
+    })
     const { peer } = await opened(relay)
     await relay.clock.advance(30_000)
     expect(peer.all('authenticate')).toMatchObject([{ deadline: 30_000 }])

@@ -43,7 +43,13 @@ async function fold(log: Log): Promise<DocumentHead> {
   }
   const last = entries.at(-1)
   if (last === undefined) throw new Error('nothing to fold')
-  await log.fold({ document: D, lineage: last.lineage, seq: last.seq, update: Y.encodeStateAsUpdate(doc), admission: encodeAdmission(state) })
+  await log.fold({
+    document: D,
+    lineage: last.lineage,
+    seq: last.seq,
+    update: Y.encodeStateAsUpdate(doc),
+    admission: encodeAdmission(state),
+  })
   return (await log.head(D)) as DocumentHead
 }
 
@@ -112,7 +118,10 @@ describe('an open', () => {
 
   it('of a document whose log is damaged is refused, and others are served', async () => {
     const { relay } = await written(3)
-    const log: Log = { ...relay.log, read: (from, max) => ('document' in from && from.document === D ? Promise.reject(new Error('checksum')) : relay.log.read(from, max)) }
+    const log: Log = {
+      ...relay.log,
+      read: (from, max) => ('document' in from && from.document === D ? Promise.reject(new Error('checksum')) : relay.log.read(from, max)),
+    }
     const other = createTestRelay({ log })
     const peer = await other.peer()
     peer.send({ type: 'open', ref: 1, document: D })
@@ -126,7 +135,8 @@ describe('the whole state', () => {
     const { relay: first, writer } = await written(2)
     const { peer, handle } = await opened(first)
     const long = writer.push(handle, (doc) => doc.getText('t').insert(0, 'z'.repeat(900_000)))
-    for (let offset = 0; offset < long.total; offset += 500_000) peer.send({ ...long, offset, update: long.update.subarray(offset, offset + 500_000) })
+    for (let offset = 0; offset < long.total; offset += 500_000)
+      peer.send({ ...long, offset, update: long.update.subarray(offset, offset + 500_000) })
     await until(() => peer.all('ack').length === 1)
     const head = await fold(first.log)
     return { relay: createTestRelay({ log: first.log }), head, writer }
@@ -139,7 +149,9 @@ describe('the whole state', () => {
     const doc = new Y.Doc()
     Y.applyUpdate(doc, stateOf(peer.all('state')))
     expect(doc.getText('t').toString()).toBe(writer.doc.getText('t').toString())
-    expect(peer.all('state').map(({ seq, hash, update }) => [seq, hash, update.length <= 256 * 1024])).toEqual(Array(4).fill([3, head.hash, true]))
+    expect(peer.all('state').map(({ seq, hash, update }) => [seq, hash, update.length <= 256 * 1024])).toEqual(
+      Array(4).fill([3, head.hash, true]),
+    )
     peer.send(writer.push(handle))
     expect(await peer.next('ack')).toMatchObject({ seq: 4 })
   })
@@ -232,6 +244,36 @@ describe('a slow reader', () => {
     await until(() => peer.paused)
     peer.flow()
     expect(peer.paused).toBe(false)
+  })
+})
+
+describe('a log that is ahead of what the relay was told', () => {
+  it('gives no entry twice', async () => {
+    const log = createMemoryLog()
+    let release: (() => void) | undefined
+    const late: Log = {
+      ...log,
+      append: async (batch) => {
+        const appended = await log.append(batch)
+        if (release !== undefined)
+          await new Promise<void>((resolve) => {
+            release = resolve
+          })
+        return appended
+      },
+    }
+    const relay = createTestRelay({ log: late })
+    const { peer: author, handle } = await opened(relay)
+    const writer = new Writer()
+    author.send(writer.push(handle))
+    await author.next('ack')
+    release = () => undefined
+    author.send(writer.push(handle))
+    await until(async () => (await entriesOf(log, D)).length === 2)
+    const { peer: reader } = await opened(relay)
+    await until(() => streamOf(reader, handle).last === 1)
+    release()
+    await until(() => streamOf(reader, handle).last === 2 && author.all('ack').length === 2)
   })
 })
 

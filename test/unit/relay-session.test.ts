@@ -7,13 +7,22 @@ import { DEFAULT_LIMITS } from '@rejoin/shared'
 import type { Frame, PushFrame } from '@rejoin/shared/wire'
 import { encodeFrames } from '@rejoin/shared/wire'
 import type { Grant } from '#server/relay/grant.js'
-import type { Session, SessionEffect, SessionEvent, SessionRules } from '#server/relay/session.js'
-import { accessAt, createSession, step, weightOf } from '#server/relay/session.js'
+import { weightOf } from '#server/relay/parts.js'
+import type { SessionEffect, SessionEvent, SessionRules } from '#server/relay/session-events.js'
+import type { Session } from '#server/relay/session.js'
+import { accessAt, createSession, step } from '#server/relay/session.js'
 
 const NOW = 1_800_000_000_000
 const HEX = 'ab'.repeat(16)
 const RULES: SessionRules = {
-  relay: HEX, heartbeat: 25_000, window: DEFAULT_LIMITS.window, message: DEFAULT_LIMITS.message, helloMessage: DEFAULT_LIMITS.helloMessage, helloMs: 5000, documents: 3, renewMs: 30_000,
+  relay: HEX,
+  heartbeat: 25_000,
+  window: DEFAULT_LIMITS.window,
+  message: DEFAULT_LIMITS.message,
+  helloMessage: DEFAULT_LIMITS.helloMessage,
+  helloMs: 5000,
+  documents: 3,
+  renewMs: 30_000,
 }
 const GRANT: Grant = { principal: 'alice', documents: { '*': 'write' } }
 const HANDLE = 7
@@ -21,13 +30,38 @@ const HANDLE = 7
 const message = (...frames: readonly Frame[]): SessionEvent => ({ type: 'message', bytes: encodeFrames(frames), now: NOW })
 const hello: Frame = { type: 'hello', revisionMin: 1, revisionMax: 1, agent: 'test', token: 't' }
 const opened = (handle: number, document = `d${handle}`): SessionEvent & { type: 'opened' } => ({
-  type: 'opened', ref: handle, handle, document: document as DocumentId, lineage: HEX as Lineage, epoch: 1, head: 0 as Seq, mode: 'full',
+  type: 'opened',
+  ref: handle,
+  handle,
+  document: document as DocumentId,
+  lineage: HEX as Lineage,
+  epoch: 1,
+  head: 0 as Seq,
+  mode: 'full',
 })
 const granted = (grant: Grant = GRANT, now = NOW): SessionEvent => ({ type: 'granted', grant, now })
-const time = (now: number, more: { buffered?: number; sent?: number } = {}): SessionEvent => ({ type: 'time', now, buffered: 0, sent: 0, ...more })
+const time = (now: number, more: { buffered?: number; sent?: number } = {}): SessionEvent => ({
+  type: 'time',
+  now,
+  buffered: 0,
+  sent: 0,
+  ...more,
+})
 
 function push(update: Uint8Array, more: Partial<PushFrame> = {}): PushFrame {
-  return { type: 'push', handle: HANDLE, incarnation: HEX as IncarnationId, lo: 1, hi: 1, kind: 'edit', covers: [], total: update.length, offset: 0, update, ...more }
+  return {
+    type: 'push',
+    handle: HANDLE,
+    incarnation: HEX as IncarnationId,
+    lo: 1,
+    hi: 1,
+    kind: 'edit',
+    covers: [],
+    total: update.length,
+    offset: 0,
+    update,
+    ...more,
+  }
 }
 
 /** A session in a phase; `ready` has one document open and one being opened. */
@@ -103,46 +137,81 @@ const TABLE: Readonly<Record<string, { readonly event: SessionEvent; readonly ro
   },
   opened: { event: opened(8), row: { hello: '', asking: '', ready: 'opened join', over: '' } },
   'opened once more': { event: opened(HANDLE), row: { hello: '', asking: '', ready: 'opened join', over: '' } },
-  'opened, but of another lineage': { event: { ...opened(8), mode: 'replaced' }, row: { hello: '', asking: '', ready: 'opened', over: '' } },
-  refused: { event: { type: 'refused', ref: 2, code: 'internal', retryAfter: 0, message: '' }, row: { ...nothing, ready: 'refused(internal)' } },
+  'opened, but of another lineage': {
+    event: { ...opened(8), mode: 'replaced' },
+    row: { hello: '', asking: '', ready: 'opened', over: '' },
+  },
+  refused: {
+    event: { type: 'refused', ref: 2, code: 'internal', retryAfter: 0, message: '' },
+    row: { ...nothing, ready: 'refused(internal)' },
+  },
   answered: { event: { type: 'answered', bytes: 0 }, row: nothing },
   'outbound full': { event: { type: 'outbound', full: true }, row: { hello: 'pause', asking: 'pause', ready: 'pause', over: '' } },
   'outbound not full': { event: { type: 'outbound', full: false }, row: nothing },
   'time, early': { event: time(NOW + 1000), row: { hello: 'wake', asking: 'wake', ready: 'wake', over: '' } },
-  'time, after 5 s': { event: time(NOW + 5000), row: { hello: 'goaway(timeout) end(timeout)', asking: 'goaway(timeout) end(timeout)', ready: 'wake', over: '' } },
-  'time, after a heartbeat': { event: time(NOW + 25_000), row: { hello: 'goaway(timeout) end(timeout)', asking: 'goaway(timeout) end(timeout)', ready: 'ping wake', over: '' } },
+  'time, after 5 s': {
+    event: time(NOW + 5000),
+    row: { hello: 'goaway(timeout) end(timeout)', asking: 'goaway(timeout) end(timeout)', ready: 'wake', over: '' },
+  },
+  'time, after a heartbeat': {
+    event: time(NOW + 25_000),
+    row: { hello: 'goaway(timeout) end(timeout)', asking: 'goaway(timeout) end(timeout)', ready: 'ping wake', over: '' },
+  },
   'time, after two heartbeats': {
     event: time(NOW + 50_000),
-    row: { hello: 'goaway(timeout) end(timeout)', asking: 'goaway(timeout) end(timeout)', ready: 'goaway(timeout) leave end(timeout)', over: '' },
+    row: {
+      hello: 'goaway(timeout) end(timeout)',
+      asking: 'goaway(timeout) end(timeout)',
+      ready: 'goaway(timeout) leave end(timeout)',
+      over: '',
+    },
   },
-  'time, set back': { event: time(NOW - 86_400_000), row: { hello: 'goaway(timeout) end(timeout)', asking: 'goaway(timeout) end(timeout)', ready: 'wake', over: '' } },
+  'time, set back': {
+    event: time(NOW - 86_400_000),
+    row: { hello: 'goaway(timeout) end(timeout)', asking: 'goaway(timeout) end(timeout)', ready: 'wake', over: '' },
+  },
   'regranted less': {
     event: { type: 'regranted', grant: { principal: 'alice', documents: { '*': 'read' } }, now: NOW },
     row: { ...nothing, ready: 'access grant(forbidden) wake' },
   },
-  'regranted nothing': { event: { type: 'regranted', grant: null, now: NOW }, row: { ...nothing, ready: 'goaway(unauthorized) leave end(unauthorized)' } },
-  ended: { event: { type: 'ended', handle: HANDLE, code: 'replaced', retryAfter: 0, message: '' }, row: { ...nothing, ready: 'closed(replaced) leave' } },
+  'regranted nothing': {
+    event: { type: 'regranted', grant: null, now: NOW },
+    row: { ...nothing, ready: 'goaway(unauthorized) leave end(unauthorized)' },
+  },
+  ended: {
+    event: { type: 'ended', handle: HANDLE, code: 'replaced', retryAfter: 0, message: '' },
+    row: { ...nothing, ready: 'closed(replaced) leave' },
+  },
   'ended, of what is not open': { event: { type: 'ended', handle: 99, code: 'replaced', retryAfter: 0, message: '' }, row: nothing },
   dismissed: {
     event: { type: 'dismissed', code: 'draining', retryAfter: 5, message: '' },
-    row: { hello: 'goaway(draining) end(draining)', asking: 'goaway(draining) end(draining)', ready: 'goaway(draining) leave end(draining)', over: '' },
+    row: {
+      hello: 'goaway(draining) end(draining)',
+      asking: 'goaway(draining) end(draining)',
+      ready: 'goaway(draining) leave end(draining)',
+      over: '',
+    },
   },
   lost: { event: { type: 'lost' }, row: { ...nothing, ready: 'leave' } },
 }
 
 describe('a session, phase by phase', () => {
   for (const phase of ['hello', 'asking', 'ready', 'over'] as const) {
-    it.each(Object.entries(TABLE).map(([name, { event, row }]) => [name, event, row[phase]] as const))(`${phase}: %s`, (_name, event, expected) => {
-      const session = sessionIn(phase)
-      expect(told(step(session, event))).toBe(expected)
-      if (expected.includes('end(') || event.type === 'lost') expect(session.phase).toBe('over')
-    })
+    it.each(Object.entries(TABLE).map(([name, { event, row }]) => [name, event, row[phase]] as const))(
+      `${phase}: %s`,
+      (_name, event, expected) => {
+        const session = sessionIn(phase)
+        expect(told(step(session, event))).toBe(expected)
+        if (expected.includes('end(') || event.type === 'lost') expect(session.phase).toBe('over')
+      },
+    )
   }
 })
 
 describe('a push in parts', () => {
   const whole = Uint8Array.from({ length: 10 }, (_, i) => i)
-  const part = (from: number, to: number, more: Partial<PushFrame> = {}): Frame => push(whole.subarray(from, to), { total: 10, offset: from, ...more })
+  const part = (from: number, to: number, more: Partial<PushFrame> = {}): Frame =>
+    push(whole.subarray(from, to), { total: 10, offset: from, ...more })
 
   it('is one push when its last part has come', () => {
     const session = sessionIn('ready')
@@ -222,7 +291,8 @@ describe('time', () => {
 
   it('asks for a fresh token before the end of the old one, once, and ends without it', () => {
     const session = sessionIn('ready', { ...GRANT, expiresAt: NOW + 100_000 })
-    const deadlineOf = (effects: readonly SessionEffect[]): unknown => effects.find((effect) => effect.type === 'send' && effect.frame.type === 'authenticate')
+    const deadlineOf = (effects: readonly SessionEffect[]): unknown =>
+      effects.find((effect) => effect.type === 'send' && effect.frame.type === 'authenticate')
     session.heard = NOW + 69_000
     expect(deadlineOf(step(session, time(NOW + 69_999)))).toBeUndefined()
     expect(deadlineOf(step(session, time(NOW + 70_000)))).toMatchObject({ frame: { code: 'expired', deadline: 30_000 } })
@@ -277,7 +347,9 @@ describe('limits', () => {
   it('hold a socket to its documents, those being opened included', () => {
     const session = sessionIn('ready')
     step(session, message({ type: 'open', ref: 3, document: 'third' }))
-    expect(step(session, message({ type: 'open', ref: 4, document: 'fourth' }))).toMatchObject([{ frame: { type: 'refused', ref: 4, code: 'too_many' } }])
+    expect(step(session, message({ type: 'open', ref: 4, document: 'fourth' }))).toMatchObject([
+      { frame: { type: 'refused', ref: 4, code: 'too_many' } },
+    ])
     step(session, { type: 'refused', ref: 3, code: 'internal', retryAfter: 0, message: '' })
     expect(told(step(session, message({ type: 'open', ref: 4, document: 'fourth' })))).toBe('open')
   })
@@ -289,7 +361,9 @@ describe('limits', () => {
 
   it('hold later messages to 1 MiB', () => {
     const large = new Uint8Array(RULES.message + 1)
-    expect(told(step(sessionIn('ready'), { type: 'message', bytes: large, now: NOW }))).toBe('goaway(frame_too_large) leave end(frame_too_large)')
+    expect(told(step(sessionIn('ready'), { type: 'message', bytes: large, now: NOW }))).toBe(
+      'goaway(frame_too_large) leave end(frame_too_large)',
+    )
   })
 
   it('let nothing be done by frames behind the one that ended the session', () => {
@@ -303,4 +377,3 @@ describe('weights', () => {
     expect(weightOf({ update: new Uint8Array(10), covers: [{}, {}] })).toBe(10 + 3 * 64)
   })
 })
-

@@ -133,7 +133,11 @@ class Device {
   }
 }
 
-type Step = { readonly device: number; readonly what: 'push' | 'merge' | 'stall' | 'flow' | 'reconnect' | 'full' | 'room'; readonly ms: number }
+type Step = {
+  readonly device: number
+  readonly what: 'push' | 'merge' | 'stall' | 'flow' | 'reconnect' | 'full' | 'room'
+  readonly ms: number
+}
 const step: fc.Arbitrary<Step> = fc.record({
   device: fc.nat(2),
   what: fc.oneof(

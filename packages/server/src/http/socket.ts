@@ -34,13 +34,19 @@ const REASON_BYTES = 123
 
 /** Native sockets in front of `connect`. */
 export function createNativeSockets({ limits, connect, fault }: NativeSocketPorts): NativeSockets {
-  const server = new WebSocketServer({ noServer: true, maxPayload: limits.message, perMessageDeflate: false, clientTracking: true, skipUTF8Validation: true })
+  const server = new WebSocketServer({
+    noServer: true,
+    maxPayload: limits.message,
+    perMessageDeflate: false,
+    clientTracking: true,
+    skipUTF8Validation: true,
+  })
   return {
     upgrade(request, socket, head) {
       server.handleUpgrade(request, socket, head, (ws) => {
         ws.on('error', () => undefined)
         limitFirstMessage(ws, socket, limits.helloMessage)
-        attach(ws, socket, request, connect, fault)
+        attachSocket(ws, socket, (relaySocket) => connect(relaySocket, { url: request.url ?? '/', headers: flatHeaders(request) }), fault)
       })
     },
     async closed(ms) {
@@ -65,39 +71,42 @@ function limitFirstMessage(ws: WebSocket, socket: Duplex, max: number): void {
   ws.once('message', () => socket.off('data', count))
 }
 
-function attach(ws: WebSocket, socket: Duplex, request: IncomingMessage, connect: NativeSocketPorts['connect'], fault: NativeSocketPorts['fault']): void {
+/** Lets the relay use an open WebSocket over `socket`; `fault` is told when its listener throws. */
+export function attachSocket(
+  ws: WebSocket,
+  socket: Duplex,
+  connect: (socket: RelaySocket) => SocketListener,
+  fault: (error: unknown) => void,
+): void {
   let corked = false
   const uncork = (): void => {
     corked = false
     socket.uncork()
   }
-  const listener = connect(
-    {
-      get buffered() {
-        return socket.writableLength
-      },
-      send(bytes) {
-        if (ws.readyState !== ws.OPEN) return
-        // Everything that is sent in one turn leaves in one write.
-        if (!corked) {
-          corked = true
-          socket.cork()
-          process.nextTick(uncork)
-        }
-        ws.send(bytes, BINARY)
-      },
-      pause: () => ws.pause(),
-      resume: () => ws.resume(),
-      close(code, reason) {
-        if (ws.readyState !== ws.OPEN) return
-        ws.close(code, clip(reason))
-        // A peer that is gone never answers, and one that is paused cannot be heard to.
-        ws.resume()
-        setTimeout(() => ws.terminate(), GOODBYE_MS).unref()
-      },
+  const listener = connect({
+    get buffered() {
+      return socket.writableLength
     },
-    { url: request.url ?? '/', headers: flatHeaders(request) },
-  )
+    send(bytes) {
+      if (ws.readyState !== ws.OPEN) return
+      // Everything that is sent in one turn leaves in one write.
+      if (!corked) {
+        corked = true
+        socket.cork()
+        process.nextTick(uncork)
+      }
+      ws.send(bytes, BINARY)
+    },
+    pause: () => ws.pause(),
+    resume: () => ws.resume(),
+    close(code, reason) {
+      if (ws.readyState !== ws.OPEN) return
+      ws.close(code, clip(reason))
+      // A peer that is gone never answers, and one that is paused cannot be heard to.
+      ws.resume()
+      setTimeout(() => ws.terminate(), GOODBYE_MS).unref()
+    },
+  })
   const guard = (run: () => void): void => {
     try {
       run()
@@ -122,7 +131,8 @@ function clip(reason: string): string {
   return clipped
 }
 
-function flatHeaders(request: IncomingMessage): Record<string, string | undefined> {
+/** Headers by lower-case name, repeated ones joined. */
+export function flatHeaders(request: IncomingMessage): Record<string, string | undefined> {
   const headers: Record<string, string | undefined> = {}
   for (const [name, value] of Object.entries(request.headers)) headers[name] = Array.isArray(value) ? value.join(', ') : value
   return headers

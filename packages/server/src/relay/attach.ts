@@ -104,6 +104,8 @@ export interface RelayDocument {
   /** The durable head. */
   readonly seq: Seq
   readonly hash: ChainHash
+  /** State vector as Yjs encodes it, with what was admitted and is not durable yet. */
+  stateVector(): Uint8Array
   /** Takes a push; its author is told what came of it, perhaps before this returns. */
   push(push: Push): void
   /** Reads behind `after`, which is at most the head. */

@@ -54,7 +54,15 @@ function encodeLarge(to: Addressed, { seq, hash, update }: Given): Uint8Array[] 
   const messages: Uint8Array[] = []
   for (let offset = 0; offset < update.length; offset += FRAGMENT) {
     writer.write({
-      type: 'state', handle: to.number, lineage: to.lineage, epoch: to.epoch, seq, hash, total: update.length, offset, update: update.subarray(offset, offset + FRAGMENT),
+      type: 'state',
+      handle: to.number,
+      lineage: to.lineage,
+      epoch: to.epoch,
+      seq,
+      hash,
+      total: update.length,
+      offset,
+      update: update.subarray(offset, offset + FRAGMENT),
     })
     messages.push(writer.take())
   }

@@ -192,4 +192,3 @@ function byDocument(batch: readonly Item[]): Map<LedgerDocument, Item[]> {
   }
   return documents
 }
-

@@ -7,8 +7,8 @@ import type { Author, Committed, Given, Nack, Push, Reader, RelayDocument, Subsc
 import { encodeEntries } from './encode.ts'
 import type { Turns } from './reading.ts'
 import { CATCH_UP_BYTES } from './reading.ts'
-import type { WholePush } from './session.ts'
-import { weightOf } from './session.ts'
+import type { WholePush } from './parts.ts'
+import { weightOf } from './parts.ts'
 
 /** What a member asks of its socket. */
 export interface MemberPeer {
@@ -117,7 +117,16 @@ export class Member implements Author, Reader {
   nacked(push: Push, { expected, code, retryAfter, message }: Nack): void {
     this.#answered(push)
     if (this.#closed) return
-    this.#peer.send({ type: 'nack', handle: this.document.number, incarnation: push.incarnation, n: push.lo, expected, code, retryAfter, message })
+    this.#peer.send({
+      type: 'nack',
+      handle: this.document.number,
+      incarnation: push.incarnation,
+      n: push.lo,
+      expected,
+      code,
+      retryAfter,
+      message,
+    })
   }
 
   passed(push: Push): void {
@@ -226,7 +235,15 @@ export class Member implements Author, Reader {
     }
     const { number, lineage, epoch } = this.document
     this.#peer.send({
-      type: 'state', handle: number, lineage, epoch, seq: snapshot.seq, hash: snapshot.hash, total: snapshot.bytes, offset: syncing.offset, update: fragment,
+      type: 'state',
+      handle: number,
+      lineage,
+      epoch,
+      seq: snapshot.seq,
+      hash: snapshot.hash,
+      total: snapshot.bytes,
+      offset: syncing.offset,
+      update: fragment,
     })
     syncing.offset += fragment.length
     if (syncing.offset < snapshot.bytes && fragment.length > 0) return true

@@ -10,7 +10,8 @@ import type { AuthRequest, Authorize, Grant } from './grant.ts'
 import type { MemberPeer } from './member.ts'
 import { Member, PACE_BYTES } from './member.ts'
 import type { Turns } from './reading.ts'
-import type { Session, SessionEffect, SessionEvent, SessionRules } from './session.ts'
+import type { SessionEffect, SessionEvent, SessionRules } from './session-events.ts'
+import type { Session } from './session.ts'
 import { accessAt, createSession, step } from './session.ts'
 
 /** A socket as the relay uses it. */
@@ -244,7 +245,8 @@ export class Peer implements MemberPeer, SocketListener {
     this.#ports.authorize({ ...this.#request, token }).then(
       (grant) => {
         if (grant === null) this.#step({ type: 'denied', code: 'unauthorized', message: 'no grant for this token' })
-        else if (utf8.encode(grant.principal).length > WIRE_LIMITS.principal) this.#deny(new SyncError('internal', `a principal of more than ${WIRE_LIMITS.principal} bytes`))
+        else if (utf8.encode(grant.principal).length > WIRE_LIMITS.principal)
+          this.#deny(new SyncError('internal', `a principal of more than ${WIRE_LIMITS.principal} bytes`))
         else this.#step({ type: 'granted', grant, now: this.#ports.clock.now() })
       },
       (error: unknown) => this.#deny(toSyncError(error)),

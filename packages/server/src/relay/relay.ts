@@ -2,9 +2,9 @@
  * The relay (steps 3 to 6 of the path) without a network: joins sockets, documents and the log. Clock, chance, disk and sockets are arguments, so it runs
  * in one process under a virtual clock as it does behind a port.
  */
-import type { Clock, DocumentId, Limits, Random } from '@rejoin/shared'
+import type { Clock, DocumentId, ErrorCode, Limits, Random } from '@rejoin/shared'
 import { SyncError } from '@rejoin/shared'
-import type { Log } from '../log/log.ts'
+import type { Log, LogFailure } from '../log/log.ts'
 import { LogError } from '../log/log.ts'
 import type { RelayDocument } from './attach.ts'
 import type { Compactor } from './document.ts'
@@ -14,7 +14,7 @@ import { createLedger } from './ledger.ts'
 import type { Presence, RelaySocket, SocketListener } from './peer.ts'
 import { Peer } from './peer.ts'
 import { createTurns } from './reading.ts'
-import type { SessionRules } from './session.ts'
+import type { SessionRules } from './session-events.ts'
 
 /** What a relay is made of. */
 export interface RelayCoreOptions {
@@ -79,7 +79,14 @@ export function createRelayCore(options: RelayCoreOptions): RelayCore {
   const { log, clock, random, limits, authorize, compactor, presence, heartbeat = 25_000, report = () => undefined } = options
   const defer = options.defer ?? ((run) => void clock.after(0, run))
   const rules: SessionRules = {
-    relay: log.id, heartbeat, window: limits.window, message: limits.message, helloMessage: limits.helloMessage, helloMs: limits.helloMs, documents: limits.documents, renewMs: RENEW_MS,
+    relay: log.id,
+    heartbeat,
+    window: limits.window,
+    message: limits.message,
+    helloMessage: limits.helloMessage,
+    helloMs: limits.helloMs,
+    documents: limits.documents,
+    renewMs: RENEW_MS,
   }
   const peers = new Set<Peer>()
   const documents = new Map<DocumentId, { readonly document: OpenDocument; readonly loaded: Promise<void> }>()
@@ -93,7 +100,18 @@ export function createRelayCore(options: RelayCoreOptions): RelayCore {
 
   const ledger = createLedger({ log, defer, fatal: fail, settled: flush })
   const documentPorts = { log, ledger, clock, defer, limits, turns, compactor, fatal: fail, report, idle: rest }
-  const peerPorts = { rules, limits, clock, turns, authorize, presence, hold, dirty: touch, gone: (peer: Peer) => void peers.delete(peer), report }
+  const peerPorts = {
+    rules,
+    limits,
+    clock,
+    turns,
+    authorize,
+    presence,
+    hold,
+    dirty: touch,
+    gone: (peer: Peer) => void peers.delete(peer),
+    report,
+  }
   log.failed.then(fail, fail)
 
   function fail(thrown: unknown): void {
@@ -201,11 +219,20 @@ export function createRelayCore(options: RelayCoreOptions): RelayCore {
   }
 }
 
+const FAILURES: Readonly<Record<LogFailure, ErrorCode>> = {
+  full: 'storage_full',
+  overloaded: 'overloaded',
+  conflict: 'overloaded',
+  corrupt: 'internal',
+  failed: 'storage_failed',
+}
+
 function refusal(error: unknown): SyncError {
   if (error instanceof SyncError) return error
   if (error instanceof LogError) {
-    const code = error.failure === 'full' ? 'storage_full' : error.failure === 'overloaded' || error.failure === 'conflict' ? 'overloaded' : error.failure === 'failed' ? 'storage_failed' : 'internal'
-    return new SyncError(code, error.failure === 'corrupt' ? 'the log of this document is damaged' : error.message, { cause: error })
+    return new SyncError(FAILURES[error.failure], error.failure === 'corrupt' ? 'the log of this document is damaged' : error.message, {
+      cause: error,
+    })
   }
   return new SyncError('internal', error instanceof Error ? error.message : String(error), { cause: error })
 }

@@ -4,77 +4,15 @@
  *
  *     hello ──▶ asking ──▶ ready ──▶ over
  */
-import type { Access, DocumentId, ErrorCode, IncarnationId, Lineage, Seq } from '@rejoin/shared'
+import type { Access, DocumentId, ErrorCode } from '@rejoin/shared'
 import { documentIdProblem } from '@rejoin/shared'
-import type { Frame, OpenFrame, OpenMode, PushFrame, PushKind, RelayFrame } from '@rejoin/shared/wire'
+import type { Frame, OpenFrame, PushFrame } from '@rejoin/shared/wire'
 import { REVISION, decodeFrames } from '@rejoin/shared/wire'
 import type { Grant } from './grant.ts'
 import { accessOf } from './grant.ts'
-
-/** What a session is held to. Sizes in bytes, times in ms. */
-export interface SessionRules {
-  /** Id of the relay, 32 hexadecimal digits. */
-  readonly relay: string
-  readonly heartbeat: number
-  readonly window: number
-  readonly message: number
-  readonly helloMessage: number
-  readonly helloMs: number
-  readonly documents: number
-  /** How long before the end of a grant a fresh token is asked for. */
-  readonly renewMs: number
-}
-
-/** What happened. `now` is ms since 1970. */
-export type SessionEvent =
-  | { readonly type: 'message'; readonly bytes: Uint8Array; readonly now: number }
-  /** The answer to `authorize`. */
-  | { readonly type: 'granted'; readonly grant: Grant; readonly now: number }
-  | { readonly type: 'denied'; readonly code: ErrorCode; readonly message: string }
-  /** The answers to `open`. */
-  | { readonly type: 'opened'; readonly ref: number; readonly handle: number; readonly document: DocumentId; readonly lineage: Lineage; readonly epoch: number; readonly head: Seq; readonly mode: OpenMode }
-  | { readonly type: 'refused'; readonly ref: number; readonly code: ErrorCode; readonly retryAfter: number; readonly message: string }
-  /** Pushes of this many bytes were answered or passed over. */
-  | { readonly type: 'answered'; readonly bytes: number }
-  /** Too much, or again little enough, waits to be sent. */
-  | { readonly type: 'outbound'; readonly full: boolean }
-  /** The time asked for by `wake` has come. `buffered` bytes wait to be sent, `sent` bytes have left since the socket opened. */
-  | { readonly type: 'time'; readonly now: number; readonly buffered: number; readonly sent: number }
-  /** Somebody gave the principal another grant, or none. */
-  | { readonly type: 'regranted'; readonly grant: Grant | null; readonly now: number }
-  /** The relay ends a document on this socket. */
-  | { readonly type: 'ended'; readonly handle: number; readonly code: ErrorCode; readonly retryAfter: number; readonly message: string }
-  /** The relay takes this socket no longer. */
-  | { readonly type: 'dismissed'; readonly code: ErrorCode; readonly retryAfter: number; readonly message: string }
-  /** The socket is gone. */
-  | { readonly type: 'lost' }
-
-/** What is to be done, in order. */
-export type SessionEffect =
-  | { readonly type: 'send'; readonly frame: RelayFrame }
-  | { readonly type: 'authorize'; readonly token: string }
-  | { readonly type: 'open'; readonly frame: OpenFrame; readonly document: DocumentId }
-  /** Begin to read the document, as `opened` said. */
-  | { readonly type: 'join'; readonly handle: number; readonly access: Access }
-  | { readonly type: 'access'; readonly handle: number; readonly access: Access }
-  | { readonly type: 'leave'; readonly handle: number }
-  /** A whole push; `update` are its parts. */
-  | { readonly type: 'push'; readonly handle: number; readonly push: WholePush }
-  | { readonly type: 'presence'; readonly handle: number; readonly awareness: Uint8Array }
-  | { readonly type: 'reading'; readonly on: boolean }
-  | { readonly type: 'wake'; readonly at: number }
-  /** Close the socket with what the code says. Nothing follows. */
-  | { readonly type: 'end'; readonly code: ErrorCode; readonly message: string }
-
-/** A push with all its parts. */
-export interface WholePush {
-  readonly incarnation: IncarnationId
-  readonly lo: number
-  readonly hi: number
-  readonly kind: PushKind
-  readonly covers: PushFrame['covers']
-  readonly update: Uint8Array
-}
+import type { Parts } from './parts.ts'
+import { takePart, weightOf } from './parts.ts'
+import type { SessionEffect, SessionEvent, SessionRules } from './session-events.ts'
 
 /** A session. Only `step` changes it. */
 export interface Session {
@@ -95,18 +33,10 @@ export interface Session {
   askAt: number | undefined
   readonly documents: Map<number, { readonly document: DocumentId; access: Access }>
   opening: number
-  parts: { readonly first: PushFrame; readonly update: Uint8Array[]; length: number } | undefined
+  parts: Parts | undefined
   unanswered: number
   outboundFull: boolean
   reading: boolean
-}
-
-/** What a push counts beside its bytes, and each of its covers: what the relay keeps to answer it. */
-const PUSH_WEIGHT = 64
-
-/** What a push counts towards the window, in bytes. */
-export function weightOf({ update, covers }: { readonly update: Uint8Array; readonly covers: readonly unknown[] }): number {
-  return update.length + PUSH_WEIGHT * (1 + covers.length)
 }
 
 const NONE: readonly SessionEffect[] = []
@@ -114,8 +44,23 @@ const NONE: readonly SessionEffect[] = []
 /** A session whose socket has just opened. The first effect to perform is a wake at `since + helloMs`. */
 export function createSession(rules: SessionRules, now: number): Session {
   return {
-    rules, phase: 'hello', since: now, heard: now, lastSent: 0, lastBuffered: 0, revision: 0, grant: undefined, verifying: false, nextToken: undefined, askAt: undefined,
-    documents: new Map(), opening: 0, parts: undefined, unanswered: 0, outboundFull: false, reading: true,
+    rules,
+    phase: 'hello',
+    since: now,
+    heard: now,
+    lastSent: 0,
+    lastBuffered: 0,
+    revision: 0,
+    grant: undefined,
+    verifying: false,
+    nextToken: undefined,
+    askAt: undefined,
+    documents: new Map(),
+    opening: 0,
+    parts: undefined,
+    unanswered: 0,
+    outboundFull: false,
+    reading: true,
   }
 }
 
@@ -187,7 +132,11 @@ function takeHello(session: Session, frames: readonly Frame[]): readonly Session
   if (hello?.type !== 'hello' || frames.length !== 1) return over(session, 'bad_frame', 'the first message is one hello')
   const revision = Math.min(REVISION.max, hello.revisionMax)
   if (revision < REVISION.min || revision < hello.revisionMin) {
-    return over(session, 'unsupported_revision', `the relay speaks revisions ${REVISION.min} to ${REVISION.max}, the client ${hello.revisionMin} to ${hello.revisionMax}`)
+    return over(
+      session,
+      'unsupported_revision',
+      `the relay speaks revisions ${REVISION.min} to ${REVISION.max}, the client ${hello.revisionMin} to ${hello.revisionMax}`,
+    )
   }
   session.revision = revision
   session.phase = 'asking'
@@ -204,7 +153,9 @@ function takeFrame(session: Session, frame: Frame): readonly SessionEffect[] {
     case 'pong':
       return NONE
     case 'presence':
-      return (session.documents.get(frame.handle)?.access ?? 'none') === 'none' ? NONE : [{ type: 'presence', handle: frame.handle, awareness: frame.awareness }]
+      return (session.documents.get(frame.handle)?.access ?? 'none') === 'none'
+        ? NONE
+        : [{ type: 'presence', handle: frame.handle, awareness: frame.awareness }]
     case 'open':
       return takeOpen(session, frame)
     case 'close':
@@ -238,7 +189,8 @@ function takeOpen(session: Session, frame: OpenFrame): readonly SessionEffect[] 
   const problem = documentIdProblem(frame.document)
   if (problem !== undefined) return refuse('bad_document', problem)
   const document = frame.document as DocumentId
-  if (session.documents.size + session.opening >= session.rules.documents) return refuse('too_many', `at most ${session.rules.documents} documents on a socket`)
+  if (session.documents.size + session.opening >= session.rules.documents)
+    return refuse('too_many', `at most ${session.rules.documents} documents on a socket`)
   if (session.grant === undefined || accessOf(session.grant, document) === 'none') return refuse('forbidden', 'no grant on this document')
   session.opening++
   return [{ type: 'open', frame, document }]
@@ -264,34 +216,12 @@ function refusedFrame(ref: number, code: ErrorCode, message: string): SessionEff
 function takePush(session: Session, frame: PushFrame): readonly SessionEffect[] {
   // A handle that is not open was closed while the push was on its way: whoever closed it knows.
   if (!session.documents.has(frame.handle)) return NONE
-  const { parts } = session
-  if (parts === undefined) {
-    if (frame.offset !== 0) return over(session, 'bad_frame', 'a part of a push that did not begin')
-    if (frame.update.length === frame.total) return takeWhole(session, frame, frame.update)
-    if (frame.update.length === 0) return over(session, 'bad_frame', 'a part of a push that holds nothing')
-    // Copied: a view would keep the whole message alive until the last part has come.
-    session.parts = { first: frame, update: [frame.update.slice()], length: frame.update.length }
-    return NONE
-  }
-  const { first } = parts
-  if (
-    frame.handle !== first.handle || frame.incarnation !== first.incarnation || frame.lo !== first.lo || frame.hi !== first.hi ||
-    frame.kind !== first.kind || frame.total !== first.total || frame.offset !== parts.length || frame.update.length === 0
-  ) {
-    return over(session, 'bad_frame', 'a part of a push that does not follow the part before')
-  }
-  parts.update.push(frame.update.slice())
-  parts.length += frame.update.length
-  if (parts.length < frame.total) return NONE
-  session.parts = undefined
-  return takeWhole(session, first, join(parts.update, parts.length))
-}
-
-function takeWhole(session: Session, frame: PushFrame, update: Uint8Array): readonly SessionEffect[] {
-  const { handle, incarnation, lo, hi, kind, covers } = frame
-  const whole: WholePush = { incarnation, lo, hi, kind, covers, update }
-  session.unanswered += weightOf(whole)
-  const push: SessionEffect = { type: 'push', handle, push: whole }
+  const assembly = takePart(session.parts, frame)
+  if (assembly.type === 'bad') return over(session, 'bad_frame', assembly.reason)
+  session.parts = assembly.type === 'more' ? assembly.parts : undefined
+  if (assembly.type === 'more') return NONE
+  session.unanswered += weightOf(assembly.push)
+  const push: SessionEffect = { type: 'push', handle: frame.handle, push: assembly.push }
   return session.reading && session.unanswered > 2 * session.rules.window ? [push, ...updateReading(session)] : [push]
 }
 
@@ -309,7 +239,10 @@ function takeGrant(session: Session, grant: Grant, now: number): readonly Sessio
     ]
   }
   if (grant.principal !== session.grant?.principal) return over(session, 'unauthorized', 'a token of another principal')
-  const effects: SessionEffect[] = [{ type: 'send', frame: { type: 'authenticated', principal: grant.principal } }, ...regrant(session, grant, now)]
+  const effects: SessionEffect[] = [
+    { type: 'send', frame: { type: 'authenticated', principal: grant.principal } },
+    ...regrant(session, grant, now),
+  ]
   if (session.nextToken !== undefined && session.phase === 'ready') {
     effects.push({ type: 'authorize', token: session.nextToken })
     session.nextToken = undefined
@@ -351,7 +284,10 @@ function takeTime(session: Session, { now, buffered, sent }: SessionEvent & { ty
   const effects: SessionEffect[] = []
   if (grant?.expiresAt !== undefined && session.askAt !== undefined && now >= session.askAt) {
     session.askAt = undefined
-    effects.push({ type: 'send', frame: { type: 'authenticate', code: 'expired', deadline: Math.ceil(grant.expiresAt - now), message: 'the token is about to end' } })
+    effects.push({
+      type: 'send',
+      frame: { type: 'authenticate', code: 'expired', deadline: Math.ceil(grant.expiresAt - now), message: 'the token is about to end' },
+    })
   }
   if (now - session.heard >= rules.heartbeat) effects.push({ type: 'send', frame: { type: 'ping', nonce: Math.floor(now / 1000) } })
   effects.push(wake(session, now))
@@ -369,7 +305,8 @@ function wake(session: Session, now: number): SessionEffect {
 function hold(session: Session, grant: Grant, now: number): void {
   session.grant = grant
   // Half of a short life at the earliest, or a token that lives less than `renewMs` would be renewed without end.
-  session.askAt = grant.expiresAt === undefined ? undefined : Math.max(grant.expiresAt - session.rules.renewMs, now + (grant.expiresAt - now) / 2)
+  session.askAt =
+    grant.expiresAt === undefined ? undefined : Math.max(grant.expiresAt - session.rules.renewMs, now + (grant.expiresAt - now) / 2)
 }
 
 function isOver(grant: Grant, now: number): boolean {
@@ -401,14 +338,4 @@ function leaveAll(session: Session): SessionEffect[] {
 function over(session: Session, code: ErrorCode, message: string, retryAfter = 0): readonly SessionEffect[] {
   session.phase = 'over'
   return [{ type: 'send', frame: { type: 'goaway', code, retryAfter, message } }, ...leaveAll(session), { type: 'end', code, message }]
-}
-
-function join(parts: readonly Uint8Array[], length: number): Uint8Array {
-  const whole = new Uint8Array(length)
-  let at = 0
-  for (const part of parts) {
-    whole.set(part, at)
-    at += part.length
-  }
-  return whole
 }
