@@ -124,7 +124,13 @@ class RejoinClient implements Client {
     while (this.#tending.rows > 0) {
       const { parked } = this.#tending
       if (parked !== undefined) throw parked
-      await abortable<void>(signal, (resolve) => this.status.subscribe(() => resolve()))
+      await abortable<void>(signal, (resolve) => {
+        const end = this.status.subscribe(() => {
+          end()
+          resolve()
+        })
+        return end
+      })
       await Promise.all([...this.#entries.values()].map(({ replica }) => replica.waitAll(options)))
     }
   }
@@ -197,7 +203,7 @@ class RejoinClient implements Client {
     this.#storage = { name: store.durability }
     store.watch((notice) => {
       this.#entries.get(notice.document)?.replica.notice(notice)
-      this.#tending.notice()
+      this.#tending.notice(notice.document)
     })
     this.#tending.begin()
     this.#tell()

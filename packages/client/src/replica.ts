@@ -156,9 +156,11 @@ export class SharedReplica {
     return true
   }
 
-  /** Whether nothing is left to do here once nobody looks at it: what remains waits behind a refused edit, or is another tab's. */
+  /** Whether nothing is left to do once nobody looks at it. What waits behind a refused edit is not waited for. */
   get isIdle(): boolean {
-    return this.loaded.error !== undefined || (this.loaded.isOpen && this.status.get().pending.local === 0 && this.#offered === this.#last && this.exchange.outbox.count().free === 0)
+    if (this.loaded.error !== undefined) return true
+    const isCommitted = this.loaded.isOpen && this.#offered === this.#last && (this.#storeError !== undefined || this.status.get().pending.local === 0)
+    return isCommitted && (this.#adoption?.elsewhere ?? 0) === 0 && this.exchange.outbox.count().free === 0
   }
 
   /** Ends it: what was made so far is committed first. */

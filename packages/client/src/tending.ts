@@ -32,7 +32,7 @@ export class Tending {
   /** Documents whose holders are waited for, with the way to end that. */
   readonly #watched = new Map<DocumentId, { readonly stop: () => void; readonly stopped: Promise<void> }>()
   readonly #opened = new Set<DocumentId>()
-  /** Documents of which nothing more can be sent: what is left waits behind a refused edit. */
+  /** Documents that were opened in the background once: what is left, if anything, waits behind a refused edit. */
   readonly #parked = new Set<DocumentId>()
   #counting = false
   #stale = false
@@ -53,8 +53,13 @@ export class Tending {
 
   /** Why edits of a closed document cannot be sent. */
   get parked(): SyncError | undefined {
-    const document = [...this.#parked].find((id) => !this.#host.isOpen(id) && (this.#counts.get(id)?.rows ?? 0) > 0)
-    return document === undefined ? undefined : new SyncError('limit', `edits of "${document}" wait behind one that was refused: open it to see its quarantine`)
+    for (const document of this.#parked) {
+      const { rows, refused } = this.#counts.get(document) ?? { rows: 0, refused: 0 }
+      if (rows === 0 || this.#host.isOpen(document)) continue
+      const why = refused > 0 ? 'wait behind one that was refused' : 'cannot be read'
+      return new SyncError(refused > 0 ? 'limit' : 'store_failed', `edits of "${document}" ${why}: open it to see more`)
+    }
+    return undefined
   }
 
   begin(): void {
@@ -67,7 +72,8 @@ export class Tending {
   }
 
   /** Another tab committed something. */
-  notice(): void {
+  notice(document: DocumentId): void {
+    this.#parked.delete(document)
     this.#recount()
   }
 
@@ -81,7 +87,7 @@ export class Tending {
   /** A replica of the document has closed, and this was left. */
   left(document: DocumentId, counted: Counted): void {
     this.#counts.set(document, counted)
-    if (this.#opened.delete(document) && counted.refused > 0) this.#parked.add(document)
+    if (this.#opened.delete(document)) this.#parked.add(document)
     this.#recount()
   }
 
