@@ -1,14 +1,11 @@
 /**
  * The log in SQLite as the projector reads it, in its own thread (between steps 5 and 7 of the path).
  */
-import type { ChainHash, DocumentId, IncarnationId, Position } from '@rejoin/shared'
-import { toHex } from '@rejoin/shared'
-import type { Entry, LogReader } from '../log/log.ts'
+import type { DocumentId, Position } from '@rejoin/shared'
 import type { LogSource } from '../view/source.ts'
 import { createLogSource } from '../view/source.ts'
 import { metaOf, openToRead } from './sqlite-file.ts'
-import type { EntryRow } from './pack.ts'
-import { openSqliteReader } from './sqlite-read.ts'
+import { createLogReader, openSqliteReader } from './sqlite-read.ts'
 
 /** SQLite has one partition. */
 const PARTITION = 0
@@ -19,16 +16,7 @@ export function openSqliteSource(directory: string): LogSource & { close(): void
   const db = openToRead(directory)
   const last = db.prepare('SELECT max(position) FROM entries').pluck()
   const page = db.prepare('SELECT id FROM documents WHERE id > ? ORDER BY id LIMIT ?').pluck()
-  const log: LogReader = {
-    head: async (document) => reader.head(document),
-    find: async (document, what) => reader.find(document, what),
-    read: async (from, maxBytes) => {
-      const rows = reader.read(from, maxBytes)
-      return rows === 'trimmed' ? rows : rows.map(entryOf)
-    },
-    snapshot: async (document, seq, offset, length) => reader.snapshot(document, seq, offset, length),
-  }
-  const source = createLogSource(log, {
+  const source = createLogSource(createLogReader(reader), {
     id: reader.id,
     // What was trimmed is counted: the last entry may be among it.
     ends: async () => new Map([[PARTITION, Math.max(Number(last.get() ?? 0), Number(metaOf(db, 'trimmed'))) as Position]]),
@@ -40,16 +28,5 @@ export function openSqliteSource(directory: string): LogSource & { close(): void
       reader.close()
       db.close()
     },
-  }
-}
-
-function entryOf({ position, hash, incarnation, ...row }: EntryRow): Entry {
-  return {
-    ...row,
-    partition: PARTITION,
-    position: position as Position,
-    seq: row.seq as Entry['seq'],
-    hash: toHex(hash) as ChainHash,
-    incarnation: toHex(incarnation) as IncarnationId,
   }
 }

@@ -52,7 +52,10 @@ export function createVersions(db: Database.Database): Versions {
   }
 }
 
-type Readers = Pick<ViewStore, 'dirty' | 'get' | 'keys' | 'records'>
+type Readers = Pick<ViewStore, 'dirty' | 'get' | 'keys' | 'records'> & {
+  /** To be called after each commit. */
+  forget(): void
+}
 
 export function createReaders(db: Database.Database, versions: Versions): Readers {
   const dirty = db.prepare(
@@ -71,9 +74,17 @@ export function createReaders(db: Database.Database, versions: Versions): Reader
   const records = db.prepare(
     'SELECT collection, id, value, max(n) FROM changes WHERE collection = ? AND document = ? GROUP BY id ORDER BY id',
   )
-  const through = (version: number): number => versions.at(version)?.through ?? 0
+  // A thousand records are read as of one version.
+  let memo: { readonly version: number; readonly n: number } | undefined
+  const through = (version: number): number => {
+    if (memo?.version !== version) memo = { version, n: versions.at(version)?.through ?? 0 }
+    return memo.n
+  }
 
   return {
+    forget: () => {
+      memo = undefined
+    },
     dirty: (after, upTo) => dirty.all(through(after), through(upTo)) as Key[],
     get: (key, version) => parse(get.get(key.collection, key.document, key.id, through(version))),
     keys: (version, limit, from) => {

@@ -101,9 +101,15 @@ function createView(db: Database.Database): ViewStore {
       // Above the last entry stands the floor: no change lies between, so the cut may as well be there.
       return next === versions.at(Number.MAX_SAFE_INTEGER)?.version ? top : next
     },
-    ...readers,
+    dirty: readers.dirty,
+    get: readers.get,
+    keys: readers.keys,
+    records: readers.records,
     standing: () => ({ source: source(), version: last(), places: places.all() as Place[] }),
-    commit: write,
+    commit: (commit) => {
+      write(commit)
+      readers.forget()
+    },
     raise: (version) => {
       if (version > Number(meta.get('floor'))) meta.set('floor', String(version))
     },

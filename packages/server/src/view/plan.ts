@@ -30,13 +30,14 @@ export async function plan(
   let [bytes, ahead] = [0, 0]
   for (const entry of entries) {
     if (bytes > maxBytes) break
-    const state = view.document(entry.document)
-    const at = planned.get(entry.document) ?? (state?.parked === undefined ? state : undefined)
+    const reached = planned.get(entry.document)
+    const state = reached === undefined ? view.document(entry.document) : undefined
+    const at = reached ?? (state?.parked === undefined ? state : undefined)
     const isNext = at === undefined ? state === undefined && entry.seq === 1 : at.lineage === entry.lineage && at.seq === entry.seq - 1
     const opened = open.get(entry.document)
     if (at?.lineage === entry.lineage && at.seq >= entry.seq) {
       tasks.push({ type: 'pass', entry })
-    } else if (isNext && (planned.has(entry.document) || (opened?.seq === entry.seq - 1 && opened.lineage === entry.lineage))) {
+    } else if (isNext && (reached !== undefined || (opened?.seq === entry.seq - 1 && opened.lineage === entry.lineage))) {
       planned.set(entry.document, entry)
       tasks.push({ type: 'apply', entry, base: undefined })
     } else if (state?.parked !== undefined && at === undefined && last.get(entry.document) !== entry) {

@@ -14,6 +14,7 @@ import { createOpenDocuments } from './documents.ts'
 import type { OpenDocuments } from './documents.ts'
 import { plan, readBehind, readable, sizeOf, unknownOrigin } from './plan.ts'
 import type { LogSource } from './source.ts'
+import { withReadAhead } from './source.ts'
 import type { Place, Source, ViewCommit, ViewStore } from './view.ts'
 
 export interface ProjectorOptions {
@@ -45,7 +46,8 @@ interface Stock {
 
 /** Starts projecting. `poke` it when the log has grown. */
 export function startProjector(options: ProjectorOptions): Pump {
-  const { log, view, schema, onCommit } = options
+  const { view, schema, onCommit } = options
+  const log = withReadAhead(options.log)
   const source: Source = { log: log.id, schema: canonicalJson(schema.collections) }
   const open = createOpenDocuments(schema, options.maxOpenBytes ?? 16 << 20)
   return startPump<ProjectorCursor, Work, ViewCommit>({
@@ -53,6 +55,7 @@ export function startProjector(options: ProjectorOptions): Pump {
     stages: {
       begin: () => {
         open.clear()
+        log.forget()
         return begin(log, view, source)
       },
       read: async (cursor, limits) => {

@@ -82,3 +82,21 @@ export function createLogSource(log: LogReader, listing: LogListing): LogSource 
     },
   }
 }
+
+/** The same source, which keeps what a read gave beyond what its batch took: small entries are many to a read. `forget` when the log may be another. */
+export function withReadAhead(log: LogSource): LogSource & { forget(): void } {
+  const kept = new Map<number, readonly Entry[]>()
+  return {
+    ...log,
+    read: async (partition, after, maxBytes) => {
+      const left = kept.get(partition) ?? []
+      const first = left.findIndex(({ position }) => position > after)
+      const entries = left[first]?.position === after + 1 ? left.slice(first) : await log.read(partition, after, maxBytes)
+      kept.set(partition, entries === 'trimmed' ? [] : entries)
+      return entries
+    },
+    forget: () => {
+      kept.clear()
+    },
+  }
+}
