@@ -203,7 +203,7 @@ const DOCUMENT_LAW = `
   away     | opening open | ·            | ·            | ·            | ·                      | away                 | ·         | ·                    | ·                                 | ·                      | ·                      | ·              | ·               | ·
   opening  | ·            | away rewind  | ·            | ·            | ·                      | opening              | live pump | waiting close rewind | ·                                 | ·                      | ·                      | ·              | ·               | ·
   fetching | ·            | away rewind  | ·            | ·            | ·                      | waiting close rewind | ·         | ·                    | live fragment whole caught-up     | waiting close rewind   | ·                      | ·              | fetching rewind | waiting close rewind
-  live     | ·            | away rewind  | ·            | ·            | live store-cursor pump | waiting close rewind | ·         | ·                    | waiting close rewind              | live apply caught-up   | live acked caught-up   | live nacked    | live rewind     | waiting close rewind
+  live     | ·            | away rewind  | ·            | ·            | live store-cursor pump | waiting close rewind | ·         | ·                    | live fragment late caught-up      | live apply caught-up   | live acked caught-up   | live nacked    | live rewind     | waiting close rewind
   waiting  | ·            | away rewind  | opening open | opening open | ·                      | waiting              | ·         | ·                    | ·                                 | ·                      | ·                      | ·              | ·               | ·
   refused  | ·            | away rewind  | ·            | opening open | ·                      | refused              | ·         | ·                    | ·                                 | ·                      | ·                      | ·              | ·               | ·
   replaced | ·            | ·            | ·            | ·            | ·                      | ·                    | ·         | ·                    | ·                                 | ·                      | ·                      | ·              | ·               | ·`
@@ -254,6 +254,23 @@ describe('the document', () => {
     const back = stepDocument(stepDocument(whole, documentEvents.offline, env(1)).state, documentEvents.online, env(1))
     expect(back.effects).toMatchObject([{ type: 'open', cursor: at(2) }])
     expect(stepDocument(back.state, opened, env(1)).state.proven).toBe(false)
+  })
+
+  it('follows fragments that lead on from its cursor, without leaving what it proved, and begins them again on another socket', () => {
+    const half = { ...documentEvents.state, total: 4, update: new Uint8Array(2) }
+    const first = stepDocument(documents.live, half, env(1))
+    expect(first.state).toMatchObject({ name: 'live', cursor: at(1), proven: true })
+    const second = stepDocument(first.state, { ...half, offset: 2 }, env(1))
+    expect(second.effects.map(({ type }) => type)).toEqual(['fragment', 'late', 'caught-up'])
+    expect(second.state).toMatchObject({ name: 'live', cursor: at(2), proven: true, fetch: undefined })
+    const back = stepDocument(stepDocument(first.state, documentEvents.offline, env(1)).state, documentEvents.online, env(1))
+    expect(back.effects).toMatchObject([{ type: 'open', cursor: at(1), resume: undefined }])
+  })
+
+  it('does not follow fragments that lead elsewhere', () => {
+    for (const other of [{ seq: 1 as Seq }, { epoch: 2 }, { lineage: hex(9) as Lineage }]) {
+      expect(stepDocument(documents.live, { ...documentEvents.state, ...other }, env(1)).state).toMatchObject({ name: 'waiting', cursor: at(1) })
+    }
   })
 
   it('tells once per socket that it has caught up', () => {

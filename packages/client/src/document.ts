@@ -20,6 +20,8 @@ export interface Fetch {
   /** Bytes. */
   readonly total: number
   readonly received: number
+  /** It leads on from the cursor: an entry too large for a frame, or the state where entries are no longer retained. Does not survive the socket. */
+  readonly late: boolean
 }
 
 export interface DocumentState {
@@ -60,6 +62,8 @@ export type DocumentEffect =
   | { readonly type: 'fragment'; readonly update: Uint8Array; readonly first: boolean }
   /** The pieces are whole: apply them, and see what the relay lacks. */
   | { readonly type: 'whole' }
+  /** The pieces are whole and lead from what this replica has to the state's cursor: apply, and commit with it. */
+  | { readonly type: 'late' }
   /** Apply, and commit with the state's cursor. */
   | { readonly type: 'apply'; readonly updates: readonly Uint8Array[] }
   /** Edits are durable on the relay; `moved`: the state's cursor moved over them. */
@@ -105,7 +109,7 @@ export function stepDocument(state: DocumentState, event: DocumentEvent, env: Do
 const stay = (state: DocumentState): DocumentStep => ({ state, effects: [] })
 const open = (state: DocumentState): DocumentStep => ({
   state: { ...state, name: 'opening', due: undefined, caughtUp: false, head: undefined },
-  effects: [{ type: 'open', cursor: state.cursor, resume: state.fetch === undefined ? undefined : { snapshotSeq: state.fetch.seq, offset: state.fetch.received } }],
+  effects: [{ type: 'open', cursor: state.cursor, resume: state.fetch === undefined || state.fetch.late ? undefined : { snapshotSeq: state.fetch.seq, offset: state.fetch.received } }],
 })
 const away = (state: DocumentState): DocumentStep => ({ state: { ...state, name: 'away', due: undefined, caughtUp: false, attempt: 0 }, effects: [{ type: 'rewind' }] })
 const refuse = (state: DocumentState, event: RefusedFrame | ClosedFrame, env: DocumentEnv): DocumentStep => refusal(state, event, env)
@@ -125,7 +129,7 @@ export const DOCUMENT_TABLE: { readonly [S in DocumentName]: Row } = {
   away: row({ online: open }),
   opening: row({ opened, refused: refuse, offline: away }),
   fetching: row({ state: fragment, offline: away, closed: refuse, grant: granted, distrust, entries: (state, _frame, env) => broken(state, env, 'entries before the state was whole') }),
-  live: row({ entries, ack: acked, nack: nacked, grant: granted, closed: refuse, offline: away, distrust, proved, state: (state, _frame, env) => broken(state, env, 'a state nobody asked for') }),
+  live: row({ entries, ack: acked, nack: nacked, grant: granted, closed: refuse, offline: away, distrust, proved, state: late }),
   waiting: row({ tick: open, renewed: open, offline: away }),
   refused: row({ renewed: open, offline: away }),
   replaced: row({ distrust: stay }),
@@ -149,14 +153,23 @@ function opened(state: DocumentState, { mode, lineage, epoch, head, grant }: Ope
 
 function fragment(state: DocumentState, frame: StateFrame, env: DocumentEnv): DocumentStep {
   const { lineage, epoch, seq, hash, total, offset, update } = frame
+  const late = state.name === 'live'
   const first = offset === 0
   const { fetch } = state
-  const follows = fetch !== undefined && fetch.seq === seq && fetch.hash === hash && fetch.epoch === epoch && fetch.lineage === lineage && fetch.total === total && fetch.received === offset
+  const same = fetch !== undefined && fetch.late === late && fetch.seq === seq && fetch.hash === hash && fetch.epoch === epoch && fetch.lineage === lineage
+  const follows = same && fetch.total === total && fetch.received === offset
   const received = offset + update.length
   if (!(first || follows) || received > total || total > MAX_STATE_BYTES || (update.length === 0 && total > 0)) return broken({ ...state, fetch: undefined }, env, 'state fragments out of order')
   const effects: DocumentEffect[] = [{ type: 'fragment', update, first }]
-  if (received < total) return { state: { ...state, fetch: { lineage, epoch, seq, hash, total, received } }, effects }
-  return arrived({ ...state, name: 'live', fetch: undefined, cursor: { lineage, epoch, seq, hash }, proven: false }, [...effects, { type: 'whole' }])
+  if (received < total) return { state: { ...state, fetch: { lineage, epoch, seq, hash, total, received, late } }, effects }
+  const whole = { ...state, name: 'live', fetch: undefined, cursor: { lineage, epoch, seq, hash } } as const
+  return late ? arrived(whole, [...effects, { type: 'late' }]) : arrived({ ...whole, proven: false }, [...effects, { type: 'whole' }])
+}
+
+function late(state: DocumentState, frame: StateFrame, env: DocumentEnv): DocumentStep {
+  const { cursor } = state
+  const leadsOn = cursor !== undefined && frame.seq > cursor.seq && frame.lineage === cursor.lineage && frame.epoch === cursor.epoch
+  return leadsOn ? fragment(state, frame, env) : broken({ ...state, fetch: undefined }, env, 'a state that does not lead on from the cursor')
 }
 
 function entries(state: DocumentState, { first, updates, hash }: EntriesFrame, env: DocumentEnv): DocumentStep {

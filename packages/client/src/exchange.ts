@@ -166,6 +166,11 @@ export class Exchange implements Member {
       case 'whole':
         this.#whole()
         return
+      case 'late':
+        this.#host.progress(undefined)
+        this.#apply([concat(this.#fragments)])
+        this.#fragments = []
+        return
       case 'apply':
         this.#apply(effect.updates)
         return

@@ -169,7 +169,7 @@ export class OpenDocument implements RelayDocument, IntakeDocument, ReadDocument
       first: (last - entries.length + 1) as Seq,
       last,
       entries,
-      messages: () => (messages ??= encodeEntries(this, entries)),
+      messages: () => (messages ??= encodeEntries(this, entries, this.#ports.limits.fragment)),
     }
     for (const place of this.#places) place.tick(tick)
   }

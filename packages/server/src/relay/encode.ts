@@ -2,7 +2,6 @@
  * Entries as messages of the wire (step 6 of the path): encoded once, shared by every native peer that gets them.
  */
 import type { Lineage } from '@rejoin/shared'
-import { DEFAULT_LIMITS } from '@rejoin/shared'
 import type { FrameWriter } from '@rejoin/shared/wire'
 import { WIRE_LIMITS, createFrameWriter } from '@rejoin/shared/wire'
 import type { Given } from './attach.ts'
@@ -15,23 +14,22 @@ export interface Addressed {
 }
 
 const writer: FrameWriter = createFrameWriter()
-const FRAGMENT = DEFAULT_LIMITS.fragment
 
-/** Messages of at most a fragment and its frame's head: `entries` frames, and `state` fragments in the place of an entry that is larger than one. */
-export function encodeEntries(to: Addressed, entries: readonly Given[]): Uint8Array[] {
+/** Messages of at most `fragment` bytes and a frame's head: `entries` frames, and `state` fragments in the place of an entry that is larger than one. */
+export function encodeEntries(to: Addressed, entries: readonly Given[], fragment: number): Uint8Array[] {
   const messages: Uint8Array[] = []
   let from = 0
   let bytes = 0
   for (let i = 0; i < entries.length; i++) {
     const length = entries[i]?.update.length ?? 0
-    if (i > from && (bytes + length > FRAGMENT || i - from >= WIRE_LIMITS.entries)) {
+    if (i > from && (bytes + length > fragment || i - from >= WIRE_LIMITS.entries)) {
       messages.push(encodeRun(to, entries.slice(from, i)))
       from = i
       bytes = 0
     }
     const entry = entries[i]
-    if (entry !== undefined && length > FRAGMENT) {
-      for (const message of encodeLarge(to, entry)) messages.push(message)
+    if (entry !== undefined && length > fragment) {
+      for (const message of encodeLarge(to, entry, fragment)) messages.push(message)
       from = i + 1
     } else {
       bytes += length
@@ -50,9 +48,9 @@ function encodeRun(to: Addressed, run: readonly Given[]): Uint8Array {
 }
 
 /** One message a fragment, so that a slow line carries other frames between them. */
-function encodeLarge(to: Addressed, { seq, hash, update }: Given): Uint8Array[] {
+function encodeLarge(to: Addressed, { seq, hash, update }: Given, fragment: number): Uint8Array[] {
   const messages: Uint8Array[] = []
-  for (let offset = 0; offset < update.length; offset += FRAGMENT) {
+  for (let offset = 0; offset < update.length; offset += fragment) {
     writer.write({
       type: 'state',
       handle: to.number,
@@ -62,7 +60,7 @@ function encodeLarge(to: Addressed, { seq, hash, update }: Given): Uint8Array[] 
       hash,
       total: update.length,
       offset,
-      update: update.subarray(offset, offset + FRAGMENT),
+      update: update.subarray(offset, offset + fragment),
     })
     messages.push(writer.take())
   }

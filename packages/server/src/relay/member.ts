@@ -168,7 +168,7 @@ export class Member implements Author, Reader {
   }
 
   entries(entries: readonly Given[]): void {
-    if (entries.length > 0) this.#peer.share(encodeEntries(this.document, entries))
+    if (entries.length > 0) this.#peer.share(encodeEntries(this.document, entries, this.#peer.fragment))
   }
 
   trimmed(): void {
