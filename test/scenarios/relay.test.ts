@@ -3,6 +3,9 @@
  */
 import * as Y from 'yjs'
 import { afterEach, describe, expect, it } from 'vitest'
+import type { Replica } from '@rejoin/client'
+import { createClient, memory } from '@rejoin/client'
+import { until } from '../support/until.ts'
 import { Writer } from '../support/relay.ts'
 import type { ChildRelay, WireClient } from '../support/wire-client.ts'
 import { connectWire, inFolder, startRelay } from '../support/wire-client.ts'
@@ -53,6 +56,20 @@ describe('a relay in a process of its own', () => {
       a.send(pushed)
       const ack = await a.next('ack')
       expect(await b.next('entries')).toMatchObject({ first: 1, hash: ack.hash, updates: [new Uint8Array(pushed.update)] })
+    }))
+
+  it('carries an edit of several megabytes from one client to another', () =>
+    inFolder(async (folder) => {
+      const { url } = await start(folder)
+      const clients = [createClient({ url, store: memory() }), createClient({ url, store: memory() })] as const
+      const [a, b] = clients.map((client) => client.open('d')) as [Replica, Replica]
+      await Promise.all([a.whenSynced(), b.whenSynced()])
+      const long = 'lorem ipsum '.repeat(250_000)
+      await a.edit(() => a.ydoc.getText('t').insert(0, long)).wait({ to: 'relay' })
+      a.edit(() => a.ydoc.getText('t').insert(0, '!'))
+      await until(() => b.ydoc.getText('t').toString() === `!${long}`)
+      expect(b.status.get().connection.name).toBe('connected')
+      await Promise.all(clients.map((client) => client.close()))
     }))
 
   it('still has everything it acknowledged after kill -9', () =>
