@@ -8,24 +8,28 @@ import type { Duplex } from 'node:stream'
 import { getRequestListener } from '@hono/node-server'
 import type { Hono } from 'hono'
 import type { ErrorCode } from '@rejoin/shared'
-import { ERRORS, SyncError, systemClock } from '@rejoin/shared'
+import { ERRORS, SyncError, cryptoRandom, systemClock } from '@rejoin/shared'
+import { startCompactionWork } from './compaction/start.ts'
 import { createDocumentReader } from './documents/read.ts'
 import { createApp } from './http/app.ts'
 import { checkedAuthorize } from './http/authorize.ts'
 import { createMetrics } from './http/metrics.ts'
 import { originPolicy, originProblem } from './http/origin.ts'
 import { createNativeSockets } from './http/socket.ts'
+import type { YWebSockets } from './http/ywebsocket.ts'
+import { Y_PREFIX, createYWebSockets } from './http/ywebsocket.ts'
 import { checkOptions } from './options-check.ts'
 import type { ServerOptions } from './options.ts'
 import type { RelayCore } from './relay/relay.ts'
 import { createRelayCore } from './relay/relay.ts'
+import { createPresence } from './relay/presence.ts'
 import { openSqliteLog } from './storage/sqlite.ts'
 
 /** A relay without a port. */
 export interface Relay {
   /** Everything over plain HTTP: `/healthz`, `/readyz`, `/metrics`, `/v1/documents/<id>`. */
   readonly app: Hono
-  /** Takes an upgrade request of `/sync`; false when the address is not one of its own, and the socket is still the caller's. */
+  /** Takes an upgrade request of `/sync` and `/y/<document>`; false when the address is not one of its own, and the socket is still the caller's. */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): boolean
   /** Drains and closes: what was taken becomes durable and is answered, every peer is told when to come back. Within 5 s. */
   close(): Promise<void>
@@ -55,8 +59,9 @@ export async function createRelay(options: ServerOptions = {}): Promise<Relay> {
   const authorize = checkedAuthorize(auth, systemClock)
   const origin = originPolicy({ auth, ...rest })
   let unready: ErrorCode | undefined
+  const presence = createPresence({ clock: systemClock, limits })
   const core = createRelayCore({
-    log, clock: systemClock, random: Math.random, limits, authorize,
+    log, clock: systemClock, random: Math.random, limits, authorize, presence,
     defer: (run) => void setImmediate(run),
     report: (what, details) => logger.error(details, what),
     fatal: (error) => {
@@ -67,8 +72,14 @@ export async function createRelay(options: ServerOptions = {}): Promise<Relay> {
       })
     },
   })
-  const sockets = createNativeSockets({ limits, connect: core.connect, fault: (error) => logger.error({ reason: String(error) }, 'a socket met a fault of the relay') })
-  const metrics = createMetrics(relayMetrics(core))
+  const fault = (error: unknown): void => logger.error({ reason: String(error) }, 'a socket met a fault of the relay')
+  const sockets = createNativeSockets({ limits, connect: (socket, request) => core.connect(socket, request), fault })
+  const compaction = startCompactionWork({ directory: data, clock: systemClock })
+  const ySockets = createYWebSockets({
+    clock: systemClock, randomBytes: cryptoRandom, limits, presence, state: (id, vector) => compaction.state(id, vector), authorize, hold: (id) => core.hold(id), refuse, fault,
+    report: (what, details) => logger.error(details, what),
+  })
+  const metrics = createMetrics(relayMetrics(core, ySockets))
   const documents = createDocumentReader({ log, schema, clock: systemClock })
   const app = createApp({
     authorize, origin, metrics, documents,
@@ -78,19 +89,22 @@ export async function createRelay(options: ServerOptions = {}): Promise<Relay> {
   return {
     app,
     upgrade(request, socket, head) {
-      if (pathOf(request) !== '/sync') return false
+      const path = pathOf(request)
+      const kind = path === '/sync' ? sockets : path.startsWith(Y_PREFIX) ? ySockets : undefined
+      if (kind === undefined) return false
       socket.on('error', () => undefined)
       const problem = originProblem({ host: request.headers.host, origin: request.headers.origin }, origin)
       if (problem !== undefined) refuse(socket, 'forbidden', problem)
       else if (unready !== undefined) refuse(socket, unready, 'the relay is not ready')
-      else sockets.upgrade(request, socket, head)
+      else kind.upgrade(request, socket, head)
       return true
     },
     async close() {
       unready ??= 'draining'
+      ySockets.stopReading()
       await within(DRAIN_MS, core.drain())
-      await sockets.closed(DRAIN_MS / 2)
-      await documents.close()
+      await Promise.all([sockets.closed(DRAIN_MS / 2), ySockets.closed(DRAIN_MS / 2)])
+      await Promise.all([documents.close(), compaction.close()])
       await log.close()
     },
   }
@@ -159,9 +173,10 @@ async function within(ms: number, work: Promise<void>): Promise<void> {
   cancel()
 }
 
-function relayMetrics(core: RelayCore): Parameters<typeof createMetrics>[0] {
+function relayMetrics(core: RelayCore, ySockets: YWebSockets): Parameters<typeof createMetrics>[0] {
   return [
     { name: 'rejoin_peers', help: 'Native sockets that are open.', type: 'gauge', read: () => core.stats().peers },
+    { name: 'rejoin_y_peers', help: 'y-websocket sockets that are open.', type: 'gauge', read: () => ySockets.count },
     { name: 'rejoin_documents', help: 'Documents in memory.', type: 'gauge', read: () => core.stats().documents },
     { name: 'rejoin_pushes_waiting', help: 'Pushes taken and not yet answered.', type: 'gauge', read: () => core.stats().waiting },
     { name: 'rejoin_batches_total', help: 'Transactions of the log.', type: 'counter', read: () => core.stats().batches },
