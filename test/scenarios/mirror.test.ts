@@ -148,6 +148,19 @@ describe('the mirror', () => {
     await until(() => JSON.stringify(names()) === JSON.stringify({ 'a/1': 'Rex', 'a/2': 'Mia' }), 'both rows')
   })
 
+  it('waits out somebody who holds the file', async () => {
+    const forwarding = start()
+    await put('a', '1', { name: 'Rex', age: 3 })
+    await shows({ 'a/1': 'Rex' })
+    const db = new Database(mirror)
+    db.exec('BEGIN IMMEDIATE')
+    await put('a', '2', { name: 'Mia', age: 3 })
+    await until(async () => (await forwarding.status()).detail?.sinks['mirror']?.state === 'failing')
+    db.exec('ROLLBACK')
+    db.close()
+    await shows({ 'a/1': 'Rex', 'a/2': 'Mia' })
+  })
+
   it('survives the loss of the view: versions go on above the stamps', async () => {
     const stamps = (): number[] => {
       const db = new Database(mirror, { readonly: true })

@@ -96,7 +96,8 @@ function openFile(path: string): Database.Database {
   mkdirSync(dirname(path), { recursive: true })
   const db = new Database(path)
   try {
-    db.pragma('busy_timeout = 5000')
+    // Somebody else's write transaction: the whole thread waits, so not for long; the forwarder tries again.
+    db.pragma('busy_timeout = 1000')
     db.pragma('journal_mode = WAL')
     // Set explicitly: better-sqlite3 is built to fall back to NORMAL in WAL, and a cursor that was told must not be lost.
     db.pragma('synchronous = FULL')
