@@ -33,9 +33,18 @@ interface Stranger {
 }
 
 /** A stock client. Tabs do not talk to one another here: everything goes over the relay. */
-function stranger(url: string, document = 'room', options: { params?: Record<string, string>; protocols?: string[]; doc?: Y.Doc } = {}): Stranger {
+function stranger(
+  url: string,
+  document = 'room',
+  options: { params?: Record<string, string>; protocols?: string[]; doc?: Y.Doc } = {},
+): Stranger {
   const { doc = new Y.Doc(), ...rest } = options
-  const provider = new WebsocketProvider(`${url.replace('http', 'ws')}/y`, document, doc, { WebSocketPolyfill: WebSocket as never, disableBc: true, maxBackoffTime: 100, ...rest })
+  const provider = new WebsocketProvider(`${url.replace('http', 'ws')}/y`, document, doc, {
+    WebSocketPolyfill: WebSocket as never,
+    disableBc: true,
+    maxBackoffTime: 100,
+    ...rest,
+  })
   closing.push(() => provider.destroy())
   return { doc, provider, text: doc.getText('text') }
 }
@@ -78,7 +87,11 @@ function upgradeStatus(url: string, path: string): Promise<number> {
 }
 
 function token(docs: Record<string, string>, sub = 'alice', ttl = '1h'): Promise<string> {
-  return new SignJWT({ docs }).setProtectedHeader({ alg: 'HS256' }).setSubject(sub).setExpirationTime(ttl).sign(new TextEncoder().encode(SECRET))
+  return new SignJWT({ docs })
+    .setProtectedHeader({ alg: 'HS256' })
+    .setSubject(sub)
+    .setExpirationTime(ttl)
+    .sign(new TextEncoder().encode(SECRET))
 }
 
 describe('unmodified y-websocket clients', () => {
@@ -107,7 +120,10 @@ describe('unmodified y-websocket clients', () => {
       a.provider.awareness.setLocalState({ name: 'a' })
       b.provider.awareness.setLocalState({ name: 'b' })
       await until(() => seen(a, b) !== undefined && seen(b, a) !== undefined, 'both to be seen')
-      expect([seen(a, b), seen(b, a)]).toEqual([{ name: 'b', principal: 'anonymous' }, { name: 'a', principal: 'anonymous' }])
+      expect([seen(a, b), seen(b, a)]).toEqual([
+        { name: 'b', principal: 'anonymous' },
+        { name: 'a', principal: 'anonymous' },
+      ])
       a.provider.disconnect()
       await until(() => seen(b, a) === undefined, 'a to be gone')
     }))
@@ -177,7 +193,12 @@ describe('unmodified y-websocket clients', () => {
       a.provider.awareness.setLocalState({ name: 'stranger' })
       replica.presence.awareness.setLocalState({ name: 'ours' })
       const states = (awareness: { getStates(): Map<number, unknown> }, id: number): unknown => awareness.getStates().get(id)
-      await until(() => states(a.provider.awareness, replica.ydoc.clientID) !== undefined && states(replica.presence.awareness, a.doc.clientID) !== undefined, 'both to be seen')
+      await until(
+        () =>
+          states(a.provider.awareness, replica.ydoc.clientID) !== undefined &&
+          states(replica.presence.awareness, a.doc.clientID) !== undefined,
+        'both to be seen',
+      )
     }))
 })
 

@@ -67,8 +67,13 @@ export function stateVector(doc: Y.Doc): Map<number, number> {
 
 /** Everything two documents must agree on, whatever order their maps have. */
 export function fingerprint(doc: Y.Doc): unknown {
-  const roots = [...doc.share].map(([name, type]) => [name, children(type as Y.AbstractType<unknown>)] as const).filter(([, what]) => what !== undefined)
-  const deleted = [...storeOf(doc).clients].map(([client, structs]) => [client, structs.filter((struct) => struct.deleted).flatMap((struct) => spread(struct.id.clock, struct.length))] as const)
+  const roots = [...doc.share]
+    .map(([name, type]) => [name, children(type as Y.AbstractType<unknown>)] as const)
+    .filter(([, what]) => what !== undefined)
+  const deleted = [...storeOf(doc).clients].map(
+    ([client, structs]) =>
+      [client, structs.filter((struct) => struct.deleted).flatMap((struct) => spread(struct.id.clock, struct.length))] as const,
+  )
   return { roots: sortPairs(roots), deleted: sortPairs(deleted), vector: sortPairs([...stateVector(doc)]) }
 }
 
@@ -91,7 +96,8 @@ function children(type: Y.AbstractType<unknown>): unknown {
 
 function contentOf(item: Y.Item): unknown[] {
   const { content } = item
-  if (content instanceof Y.ContentType) return [{ type: content.type.constructor.name, of: children(content.type as Y.AbstractType<unknown>) ?? null }]
+  if (content instanceof Y.ContentType)
+    return [{ type: content.type.constructor.name, of: children(content.type as Y.AbstractType<unknown>) ?? null }]
   if (content instanceof Y.ContentFormat) return [{ key: content.key, format: content.value as unknown }]
   if ('doc' in content) return [{ guid: (content as { doc: Y.Doc }).doc.guid }]
   return content.getContent()

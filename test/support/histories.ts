@@ -48,9 +48,20 @@ export function makeHistory(chance: Chance, devices: number, steps: number): His
   for (let step = 0; step < steps; step++) {
     const { doc, undo } = pick(chance, docs)
     if (chance() < 0.1) (chance() < 0.6 ? undo.undo.bind(undo) : undo.redo.bind(undo))()
-    else doc.transact(() => { for (let n = 1 + below(chance, 3); n > 0; n--) edit(chance, doc) })
+    else
+      doc.transact(() => {
+        for (let n = 1 + below(chance, 3); n > 0; n--) edit(chance, doc)
+      })
     if (chance() < 0.35) exchange(chance, doc, pick(chance, docs).doc)
-    if (chance() < 0.15) extras.push({ at: updates.length, update: extra(chance, docs.map((each) => each.doc), updates) })
+    if (chance() < 0.15)
+      extras.push({
+        at: updates.length,
+        update: extra(
+          chance,
+          docs.map((each) => each.doc),
+          updates,
+        ),
+      })
   }
   return { updates, extras }
 }
@@ -64,7 +75,9 @@ function extra(chance: Chance, docs: readonly Y.Doc[], updates: readonly Uint8Ar
   const kind = below(chance, 3)
   if (kind === 0) return Y.encodeStateAsUpdate(pick(chance, docs))
   if (kind === 1) return Y.encodeStateAsUpdate(pick(chance, docs), Y.encodeStateVector(pick(chance, docs)))
-  return Y.mergeUpdates(Array.from({ length: 2 + below(chance, 4) }, () => updates[Math.max(0, updates.length - 1 - below(chance, 12))] ?? EMPTY))
+  return Y.mergeUpdates(
+    Array.from({ length: 2 + below(chance, 4) }, () => updates[Math.max(0, updates.length - 1 - below(chance, 12))] ?? EMPTY),
+  )
 }
 
 const EMPTY = Uint8Array.of(0, 0)
@@ -83,18 +96,44 @@ function editText(chance: Chance, text: Y.Text): void {
   const at = below(chance, text.length + 1)
   if (roll < 5 || text.length === 0) text.insert(at, pick(chance, STRINGS), chance() < 0.2 ? { bold: true } : undefined)
   else if (roll < 8) text.delete(at, Math.min(text.length - at, 1 + below(chance, 4)))
-  else if (roll < 9) text.format(at, Math.min(text.length - at, 3), pick(chance, [{ bold: true }, { bold: null }, { link: { href: 'a', deep: [1, '"\\'] } }]))
+  else if (roll < 9)
+    text.format(
+      at,
+      Math.min(text.length - at, 3),
+      pick(chance, [{ bold: true }, { bold: null }, { link: { href: 'a', deep: [1, '"\\'] } }]),
+    )
   else text.insertEmbed(at, { image: pick(chance, STRINGS), size: [1, 2.5, -3e10, true, null] })
 }
 
 function value(chance: Chance): unknown {
   return pick(chance, [
-    1, -7, 2 ** 31, 2 ** 40, 1.5, 1.1, { big: 123n }, true, false, null, 'text', '😀', Uint8Array.of(1, 2, 3), { a: { b: [1, { c: 'd' }] } }, [[], {}, ['x']], { '': 0 },
+    1,
+    -7,
+    2 ** 31,
+    2 ** 40,
+    1.5,
+    1.1,
+    { big: 123n },
+    true,
+    false,
+    null,
+    'text',
+    '😀',
+    Uint8Array.of(1, 2, 3),
+    { a: { b: [1, { c: 'd' }] } },
+    [[], {}, ['x']],
+    { '': 0 },
   ])
 }
 
 function type(chance: Chance): Y.AbstractType<unknown> {
-  return pick(chance, [() => new Y.Map(), () => new Y.Array(), () => new Y.Text('nested'), () => new Y.XmlElement('p'), () => new Y.XmlFragment()])() as Y.AbstractType<unknown>
+  return pick(chance, [
+    () => new Y.Map(),
+    () => new Y.Array(),
+    () => new Y.Text('nested'),
+    () => new Y.XmlElement('p'),
+    () => new Y.XmlFragment(),
+  ])() as Y.AbstractType<unknown>
 }
 
 function editMap(chance: Chance, map: Y.Map<unknown>, depth: number): void {
@@ -113,7 +152,11 @@ function editList(chance: Chance, list: Y.Array<unknown>, depth: number): void {
   const current = at < list.length ? list.get(at) : undefined
   const roll = below(chance, 10)
   if (depth < 3 && roll < 3 && current instanceof Y.AbstractType) inside(chance, current, depth)
-  else if (roll < 6 || list.length === 0) list.insert(at, Array.from({ length: 1 + below(chance, 3) }, () => value(chance)))
+  else if (roll < 6 || list.length === 0)
+    list.insert(
+      at,
+      Array.from({ length: 1 + below(chance, 3) }, () => value(chance)),
+    )
   else if (roll < 8) list.insert(at, [type(chance)])
   else list.delete(Math.min(at, list.length - 1), 1)
 }

@@ -80,7 +80,17 @@ describe('the traps', () => {
 
   it('seven bytes do not make it allocate what they name', () => {
     const before = process.memoryUsage().heapUsed
-    for (const update of [bytes(1, 2 ** 27, 1, 0), bytes(2 ** 40), bytes(0, 2 ** 40), bytes(0, 1, 1, 2 ** 40), struct(8, 2 ** 40), struct(8, 1, Uint8Array.of(117), 2 ** 40), struct(2, 2 ** 40), struct(4, 2 ** 40), struct(3, 2 ** 40)]) {
+    for (const update of [
+      bytes(1, 2 ** 27, 1, 0),
+      bytes(2 ** 40),
+      bytes(0, 2 ** 40),
+      bytes(0, 1, 1, 2 ** 40),
+      struct(8, 2 ** 40),
+      struct(8, 1, Uint8Array.of(117), 2 ** 40),
+      struct(2, 2 ** 40),
+      struct(4, 2 ** 40),
+      struct(3, 2 ** 40),
+    ]) {
       expect(refusal(update)).toBe('bad_bytes')
     }
     expect(process.memoryUsage().heapUsed - before).toBeLessThan(4_000_000)
@@ -134,7 +144,8 @@ describe('the traps', () => {
     const writer = new ByteWriter()
     writer.varUint(count)
     // The highest client leans on nothing, each other one on the next: Yjs begins at the highest, we at the first.
-    for (let client = 1; client <= count; client++) writer.raw(bytes(1, client, 0, client === count ? bytes(4, 1, 't', 'x') : leaning(client + 1, 0)))
+    for (let client = 1; client <= count; client++)
+      writer.raw(bytes(1, client, 0, client === count ? bytes(4, 1, 't', 'x') : leaning(client + 1, 0)))
     writer.varUint(0)
     const chain = writer.take()
     const started = performance.now()
@@ -181,7 +192,20 @@ describe('the limits', () => {
 
   it('of 10,000 records of 4 fields in one transaction are not reached', () => {
     const records = updateOf((doc) => {
-      for (let n = 0; n < 10_000; n++) doc.getMap('pets').set(`pet-${n}-0123456789`, new Y.Map(Object.entries({ name: `Rex the ${n}th`, species: 'labrador retriever', born: `2019-03-${n}`, owner: `owner-${n}-0123456789` })))
+      for (let n = 0; n < 10_000; n++)
+        doc
+          .getMap('pets')
+          .set(
+            `pet-${n}-0123456789`,
+            new Y.Map(
+              Object.entries({
+                name: `Rex the ${n}th`,
+                species: 'labrador retriever',
+                born: `2019-03-${n}`,
+                owner: `owner-${n}-0123456789`,
+              }),
+            ),
+          )
     })
     expect(refusal(records)).toBe('admitted')
   })
@@ -190,11 +214,13 @@ describe('the limits', () => {
 describe('the state', () => {
   it('survives being stored, and refuses bytes that are not its own', () => {
     const state = createAdmission()
-    for (const update of [hello, bytes(0, 1, 1, 2, 0, 1, 3, 1), updateOf((doc) => doc.getText('t').insert(0, 'x'), 2 ** 40)]) absorbTrusted(state, update)
+    for (const update of [hello, bytes(0, 1, 1, 2, 0, 1, 3, 1), updateOf((doc) => doc.getText('t').insert(0, 'x'), 2 ** 40)])
+      absorbTrusted(state, update)
     const encoded = encodeAdmission(state)
     expect(encodeAdmission(createAdmission(encoded))).toEqual(encoded)
     expect(createAdmission(new Uint8Array(0)).clients.size).toBe(0)
-    for (let end = 1; end < encoded.length; end++) expect(() => createAdmission(encoded.subarray(0, end))).toThrow(/stored admission state/u)
+    for (let end = 1; end < encoded.length; end++)
+      expect(() => createAdmission(encoded.subarray(0, end))).toThrow(/stored admission state/u)
     expect(() => createAdmission(bytes(7, 0))).toThrow(/stored admission state/u)
   })
 
@@ -213,7 +239,10 @@ describe('the state', () => {
       doc.getArray('l').push(Array.from({ length: 100_000 }, (_, n) => ({ n, nested: [n] })))
     })
     const state = createAdmission()
-    absorbTrusted(state, updateOf((doc) => doc.getText('t').insert(0, 'lorem')))
+    absorbTrusted(
+      state,
+      updateOf((doc) => doc.getText('t').insert(0, 'lorem')),
+    )
     const admitting = beginAdmitting(state, big, limits)
     let steps = 1
     let verdict = admitting.step()
@@ -228,15 +257,42 @@ describe('the state', () => {
 
 describe('strings', () => {
   it('are JSON where JSON.parse says so', () => {
-    const texts = fc.oneof(fc.json(), fc.string(), fc.stringMatching(/^[\s{}[\]",:\\u0-9a-fE+\-.truefalsn]{0,20}$/u), fc.json().map((text) => text.replace(/[",:]/u, ' ')))
-    fc.assert(fc.property(texts, (text) => { expect(isJson(text)).toBe(parses(text)) }), { numRuns: 3000 })
+    const texts = fc.oneof(
+      fc.json(),
+      fc.string(),
+      fc.stringMatching(/^[\s{}[\]",:\\u0-9a-fE+\-.truefalsn]{0,20}$/u),
+      fc.json().map((text) => text.replace(/[",:]/u, ' ')),
+    )
+    fc.assert(
+      fc.property(texts, (text) => {
+        expect(isJson(text)).toBe(parses(text))
+      }),
+      { numRuns: 3000 },
+    )
   })
 
   it('are as long as Yjs counts them, and UTF-8 where TextDecoder says so', () => {
     const strict = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
-    const lengthOf = (raw: Uint8Array): number => { try { return strict.decode(raw).length } catch { return -1 } }
-    const raws = fc.oneof(fc.uint8Array({ maxLength: 8 }), fc.string({ unit: 'binary' }).map((text) => utf8.encode(text)), fc.array(fc.constantFrom(0xe0, 0xed, 0xf0, 0xf4, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc1, 0xc2, 0x41), { maxLength: 6 }).map((list) => Uint8Array.from(list)))
-    fc.assert(fc.property(raws, (raw) => { expect(utf16Length(raw, 0, raw.length)).toBe(lengthOf(raw)) }), { numRuns: 5000 })
+    const lengthOf = (raw: Uint8Array): number => {
+      try {
+        return strict.decode(raw).length
+      } catch {
+        return -1
+      }
+    }
+    const raws = fc.oneof(
+      fc.uint8Array({ maxLength: 8 }),
+      fc.string({ unit: 'binary' }).map((text) => utf8.encode(text)),
+      fc
+        .array(fc.constantFrom(0xe0, 0xed, 0xf0, 0xf4, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc1, 0xc2, 0x41), { maxLength: 6 })
+        .map((list) => Uint8Array.from(list)),
+    )
+    fc.assert(
+      fc.property(raws, (raw) => {
+        expect(utf16Length(raw, 0, raw.length)).toBe(lengthOf(raw))
+      }),
+      { numRuns: 5000 },
+    )
   })
 })
 

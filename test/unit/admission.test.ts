@@ -118,7 +118,11 @@ function deliver(chance: Chance, seen: { admitted: number; nothing: number; refu
   const doc = quietDoc(chance() < 0.7)
   const state = createAdmission()
   const said: SaidDeletes = new Map()
-  for (const update of deliveries(chance, updates, extras.map((extra) => extra.update))) {
+  for (const update of deliveries(
+    chance,
+    updates,
+    extras.map((extra) => extra.update),
+  )) {
     const copy = copyOf(doc)
     const whole = apply(copy, update) === 'whole'
     const before = stateVector(doc)
@@ -140,7 +144,9 @@ function deliver(chance: Chance, seen: { admitted: number; nothing: number; refu
     if (verdict.update !== update) seen.trimmed++
     expect(apply(doc, verdict.update)).toBe('whole')
     expect(fingerprint(doc)).toEqual(fingerprint(copy))
-    expect(new Set(verdict.clients)).toEqual(new Set([...stateVector(doc)].filter(([client, clock]) => before.get(client) !== clock).map(([client]) => client)))
+    expect(new Set(verdict.clients)).toEqual(
+      new Set([...stateVector(doc)].filter(([client, clock]) => before.get(client) !== clock).map(([client]) => client)),
+    )
     absorb(state, verdict)
     expect(Y.decodeStateVector(stateVectorOf(state))).toEqual(stateVector(doc))
     expect(deletesOf(state)).toEqual(said)
@@ -175,7 +181,8 @@ function deletesOf(state: Admission): SaidDeletes {
   for (const [client, { deleted }] of state.clients) {
     if (deleted === undefined) continue
     const clocks = new Set<number>()
-    for (let i = 0; i < deleted.count; i++) for (let clock = deleted.pairs[2 * i] as number; clock < (deleted.pairs[2 * i + 1] as number); clock++) clocks.add(clock)
+    for (let i = 0; i < deleted.count; i++)
+      for (let clock = deleted.pairs[2 * i] as number; clock < (deleted.pairs[2 * i + 1] as number); clock++) clocks.add(clock)
     all.set(client, clocks)
   }
   return all

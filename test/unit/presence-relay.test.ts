@@ -110,7 +110,10 @@ describe('presence on the relay', () => {
     expect(bob.sees(ada)).toEqual({ cursor: 3, principal: 'ada' })
     bob.set({ cursor: 9 })
     const eve = device('eve')
-    expect([eve.sees(ada), eve.sees(bob)]).toEqual([{ cursor: 3, principal: 'ada' }, { cursor: 9, principal: 'bob' }])
+    expect([eve.sees(ada), eve.sees(bob)]).toEqual([
+      { cursor: 3, principal: 'ada' },
+      { cursor: 9, principal: 'bob' },
+    ])
     expect(device('else', 'clinic-2').awareness.states.size).toBe(1)
   })
 
@@ -190,7 +193,14 @@ describe('presence on the relay', () => {
     const { device } = world()
     const [ada, bob] = [device('ada'), device('bob')]
     for (const text of ['', '[1]', '7', '"x"', '{', '{"a":1', 'undefined', '{"__proto__":{"x":1}}']) ada.send(forged(ada.id, 5, text))
-    for (const raw of [Uint8Array.of(), Uint8Array.of(255), Uint8Array.of(200, 200, 200, 200, 4), new Uint8Array(70_000), Uint8Array.of(1, 1, 1, 5, 0xff, 0xff)]) ada.send(raw)
+    for (const raw of [
+      Uint8Array.of(),
+      Uint8Array.of(255),
+      Uint8Array.of(200, 200, 200, 200, 4),
+      new Uint8Array(70_000),
+      Uint8Array.of(1, 1, 1, 5, 0xff, 0xff),
+    ])
+      ada.send(raw)
     expect(Object.getPrototypeOf(bob.sees(ada) ?? {})).toBe(Object.prototype)
     expect(bob.awareness.states.size).toBe(2)
   })

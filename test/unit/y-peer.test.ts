@@ -43,10 +43,18 @@ class HandClient implements RelaySocket {
       (socket) =>
         new YPeer(
           {
-            clock: relay.clock, limits: DEFAULT_LIMITS, presence, randomBytes: (length) => crypto.getRandomValues(new Uint8Array(length)), gone: () => undefined, report: () => undefined,
+            clock: relay.clock,
+            limits: DEFAULT_LIMITS,
+            presence,
+            randomBytes: (length) => crypto.getRandomValues(new Uint8Array(length)),
+            gone: () => undefined,
+            report: () => undefined,
             async state(id, vector) {
               const entries = await entriesOf(relay.log, id)
-              return { seq: entries.at(-1)?.seq ?? (0 as Seq), update: entries.length === 0 ? NOTHING : Y.diffUpdate(Y.mergeUpdates(entries.map(({ update }) => update)), vector) }
+              return {
+                seq: entries.at(-1)?.seq ?? (0 as Seq),
+                update: entries.length === 0 ? NOTHING : Y.diffUpdate(Y.mergeUpdates(entries.map(({ update }) => update)), vector),
+              }
             },
           },
           socket,
@@ -62,7 +70,8 @@ class HandClient implements RelaySocket {
     const type = reader.varUint()
     if (type === 1) this.messages.push({ type: 'awareness', bytes: reader.blob(Infinity, '') })
     else if (type === 2) this.messages.push({ type: 'denied', bytes: frame })
-    else this.messages.push({ type: (['step1', 'step2', 'update'] as const)[reader.varUint()] ?? 'update', bytes: reader.blob(Infinity, '') })
+    else
+      this.messages.push({ type: (['step1', 'step2', 'update'] as const)[reader.varUint()] ?? 'update', bytes: reader.blob(Infinity, '') })
   }
 
   pause(): void {
@@ -183,7 +192,13 @@ describe('a y-websocket socket', () => {
     client.update(client.edit('a gap'))
     client.step2(lost)
     client.update(client.edit('x'))
-    await eventually(async () => expect((await entriesOf(relay.log, DOCUMENT)).map(({ lo, hi }) => [lo, hi])).toEqual([[1, 1], [1, 2], [1, 5]]))
+    await eventually(async () =>
+      expect((await entriesOf(relay.log, DOCUMENT)).map(({ lo, hi }) => [lo, hi])).toEqual([
+        [1, 1],
+        [1, 2],
+        [1, 5],
+      ]),
+    )
   })
 
   it('is ended for good by bytes that are no update, and by frames that are none', async () => {
@@ -213,7 +228,11 @@ describe('a y-websocket socket', () => {
 
   it('ends when its token does, and when its grant is taken; with less it stays and is not heard', async () => {
     const relay = createTestRelay()
-    const grant = (access: 'read' | 'write', ms: number): Grant => ({ principal: 'ada', documents: { room: access }, expiresAt: relay.clock.now() + ms })
+    const grant = (access: 'read' | 'write', ms: number): Grant => ({
+      principal: 'ada',
+      documents: { room: access },
+      expiresAt: relay.clock.now() + ms,
+    })
     const [short, other] = [await HandClient.open(relay, grant('write', 5000)), await HandClient.open(relay, grant('write', 3_600_000))]
     await relay.clock.advance(6000)
     expect([short.ended?.code, other.ended]).toEqual([4401, undefined])

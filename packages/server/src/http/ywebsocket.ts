@@ -49,12 +49,28 @@ const PING_MS = 30_000
 /** A grant that is not decided within this is refused, in ms. */
 const AUTHORIZE_MS = 5000
 /** What may be told to a peer that is refused; the rest is the operator's to read. */
-const TOLD: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['unauthorized', 'expired', 'forbidden', 'bad_document', 'too_many', 'overloaded', 'draining', 'storage_full'])
+const TOLD: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'unauthorized',
+  'expired',
+  'forbidden',
+  'bad_document',
+  'too_many',
+  'overloaded',
+  'draining',
+  'storage_full',
+])
 
 /** y-websocket sockets in front of `ports.hold`. */
 export function createYWebSockets(ports: YWebSocketPorts): YWebSockets {
   const { limits, clock, refuse } = ports
-  const server = new WebSocketServer({ noServer: true, maxPayload: limits.yMessage, perMessageDeflate: false, clientTracking: true, skipUTF8Validation: true, handleProtocols })
+  const server = new WebSocketServer({
+    noServer: true,
+    maxPayload: limits.yMessage,
+    perMessageDeflate: false,
+    clientTracking: true,
+    skipUTF8Validation: true,
+    handleProtocols,
+  })
   const peers = new Set<YPeer>()
   const peerPorts: YPeerPorts = { ...ports, gone: (peer) => void peers.delete(peer) }
   const alive = new WeakSet<WebSocket>()
@@ -180,7 +196,10 @@ function tokenRequest(request: IncomingMessage): AuthRequest {
   const token = parameters.get('token') ?? protocol ?? ''
   parameters.delete('token')
   const rest = parameters.toString()
-  const headers = { ...flatHeaders(request), 'sec-websocket-protocol': offered.filter((each) => !each.startsWith(TOKEN_PROTOCOL)).join(', ') }
+  const headers = {
+    ...flatHeaders(request),
+    'sec-websocket-protocol': offered.filter((each) => !each.startsWith(TOKEN_PROTOCOL)).join(', '),
+  }
   return { token, url: rest === '' ? path : `${path}?${rest}`, headers }
 }
 

@@ -119,7 +119,8 @@ export function createAdmission(encoded?: Uint8Array): Admission {
     }
     state.clients.set(id, client)
   }
-  if (reader.fault !== undefined || reader.left > 0) throw new SyncError('internal', `the stored admission state cannot be read: ${reader.fault ?? 'it goes on behind its end'}`)
+  if (reader.fault !== undefined || reader.left > 0)
+    throw new SyncError('internal', `the stored admission state cannot be read: ${reader.fault ?? 'it goes on behind its end'}`)
   return state
 }
 

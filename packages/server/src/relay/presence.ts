@@ -161,7 +161,14 @@ export function createPresence({ clock, limits }: PresenceOptions): PresenceRela
     joined(document, peer) {
       let table = tables.get(document)
       if (table === undefined) tables.set(document, (table = { seats: new Map(), clients: new Map() }))
-      table.seats.set(peer, { peer, owned: new Set(), tokens: limits.presencePerSecond, countedAt: clock.now(), late: undefined, cancel: () => undefined })
+      table.seats.set(peer, {
+        peer,
+        owned: new Set(),
+        tokens: limits.presencePerSecond,
+        countedAt: clock.now(),
+        late: undefined,
+        cancel: () => undefined,
+      })
       show(table, peer)
       sweep()
     },
@@ -232,7 +239,7 @@ function decode(awareness: Uint8Array): readonly Said[] {
 /** An awareness update, or several when it would be too large for one. */
 function encode(states: readonly Shown[]): Uint8Array[] {
   const messages: Uint8Array[] = []
-  for (let from = 0; from < states.length; ) {
+  for (let from = 0; from < states.length;) {
     let bytes = 0
     let to = from
     for (; to < states.length && (to === from || bytes < MESSAGE_BYTES); to++) bytes += (states[to]?.state.length ?? 0) + 16

@@ -58,7 +58,7 @@ export function insertAll(ranges: Ranges, triples: readonly number[], from: numb
   const merged = new Uint32Array(last + ((to - from) / 3) * 2)
   let length = 0
   let old = 0
-  for (let i = from; i < to || old < last; ) {
+  for (let i = from; i < to || old < last;) {
     const isOld = i >= to || (old < last && (pairs[old] as number) <= (triples[i + 1] as number))
     const start = (isOld ? pairs[old] : triples[i + 1]) as number
     const end = (isOld ? pairs[old + 1] : triples[i + 2]) as number

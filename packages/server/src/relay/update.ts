@@ -115,11 +115,42 @@ const MAX_DESCENTS = 64
 
 export function beginUpdate(bytes: Uint8Array, clients: Clients, limits: UpdateLimits): UpdateScan {
   const scan: UpdateScan = {
-    bytes, pos: 0, end: bytes.length, fault: undefined,
-    clients, limits, phase: BLOCKS, blocksLeft: 0, blocks: [], index: undefined, needs: [], gone: [], deletes: [], gap: false, stale: false,
-    structsLeft: 0, allowance: limits.structs * Math.ceil(bytes.length / PART_BYTES), structPos: 0, info: 0,
-    originClient: -1, originClock: 0, rightClient: -1, rightClock: 0, parentClient: -1, parentClock: 0, valueCount: 0,
-    depth: 0, left: [], keyed: [], groupsLeft: 0, rangesLeft: 0, group: 0, groupEnd: 0, lastStart: 0, descents: 0, groups: NO_GROUPS,
+    bytes,
+    pos: 0,
+    end: bytes.length,
+    fault: undefined,
+    clients,
+    limits,
+    phase: BLOCKS,
+    blocksLeft: 0,
+    blocks: [],
+    index: undefined,
+    needs: [],
+    gone: [],
+    deletes: [],
+    gap: false,
+    stale: false,
+    structsLeft: 0,
+    allowance: limits.structs * Math.ceil(bytes.length / PART_BYTES),
+    structPos: 0,
+    info: 0,
+    originClient: -1,
+    originClock: 0,
+    rightClient: -1,
+    rightClock: 0,
+    parentClient: -1,
+    parentClock: 0,
+    valueCount: 0,
+    depth: 0,
+    left: [],
+    keyed: [],
+    groupsLeft: 0,
+    rangesLeft: 0,
+    group: 0,
+    groupEnd: 0,
+    lastStart: 0,
+    descents: 0,
+    groups: NO_GROUPS,
   }
   scan.blocksLeft = readUint(scan)
   return scan
@@ -163,7 +194,18 @@ function nextBlock(scan: UpdateScan): void {
   if (blockOf(scan, client) !== undefined) fail(scan, 'bad_bytes', `two blocks of structs of client ${client}`)
   const known = scan.clients.get(client)?.clock ?? 0
   if (clock > known) scan.gap = true
-  const block: Block = { client, known, end: clock, fresh: 0, pos: -1, clock: 0, endPos: scan.pos, at: scan.needs.length, needsEnd: scan.needs.length, visiting: false }
+  const block: Block = {
+    client,
+    known,
+    end: clock,
+    fresh: 0,
+    pos: -1,
+    clock: 0,
+    endPos: scan.pos,
+    at: scan.needs.length,
+    needsEnd: scan.needs.length,
+    visiting: false,
+  }
   scan.blocks.push(block)
   if (scan.blocks.length === 2) scan.index = new Map(scan.blocks.map((each) => [each.client, each]))
   else scan.index?.set(client, block)

@@ -208,7 +208,8 @@ export class YPeer implements Author, Reader, PresencePeer, SocketListener {
 
   #failed(error: unknown): void {
     const busy = error instanceof LogError && error.failure === 'overloaded'
-    if (!busy && !this.#closed) this.#ports.report('a y-websocket client could not be answered', { document: this.#document.id, reason: String(error) })
+    if (!busy && !this.#closed)
+      this.#ports.report('a y-websocket client could not be answered', { document: this.#document.id, reason: String(error) })
     this.close(busy ? 'overloaded' : 'internal', 'the relay could not read the document')
   }
 
@@ -222,7 +223,15 @@ export class YPeer implements Author, Reader, PresencePeer, SocketListener {
       return
     }
     // Of these edits the relay has some or none, as it may refuse one and take the next: a client that is told of neither cannot number them.
-    const push: Push = { author: this, incarnation: this.#incarnation, lo: this.#durable + 1, hi: ++this.#n, kind: 'edit', covers: [], update }
+    const push: Push = {
+      author: this,
+      incarnation: this.#incarnation,
+      lo: this.#durable + 1,
+      hi: ++this.#n,
+      kind: 'edit',
+      covers: [],
+      update,
+    }
     if (isAnswer) this.#answers.add(push)
     this.#unanswered += update.length + PUSH_WEIGHT
     this.#setReading()
