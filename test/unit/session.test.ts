@@ -203,7 +203,7 @@ const DOCUMENT_LAW = `
   away     | opening open | ·            | ·            | ·            | ·                      | away                 | ·         | ·                    | ·                                 | ·                      | ·                      | ·              | ·               | ·
   opening  | ·            | away rewind  | ·            | ·            | ·                      | opening              | live pump | waiting close rewind | ·                                 | ·                      | ·                      | ·              | ·               | ·
   fetching | ·            | away rewind  | ·            | ·            | ·                      | waiting close rewind | ·         | ·                    | live fragment whole caught-up     | waiting close rewind   | ·                      | ·              | fetching rewind | waiting close rewind
-  live     | ·            | away rewind  | ·            | ·            | live store-cursor pump | waiting close rewind | ·         | ·                    | live fragment late caught-up      | live apply caught-up   | live acked caught-up   | live nacked    | live rewind     | waiting close rewind
+  live     | ·            | away rewind  | ·            | ·            | live store-cursor pump | waiting close rewind | ·         | ·                    | live fragment whole caught-up     | live apply caught-up   | live acked caught-up   | live nacked    | live rewind     | waiting close rewind
   waiting  | ·            | away rewind  | opening open | opening open | ·                      | waiting              | ·         | ·                    | ·                                 | ·                      | ·                      | ·              | ·               | ·
   refused  | ·            | away rewind  | ·            | opening open | ·                      | refused              | ·         | ·                    | ·                                 | ·                      | ·                      | ·              | ·               | ·
   replaced | ·            | ·            | ·            | ·            | ·                      | ·                    | ·         | ·                    | ·                                 | ·                      | ·                      | ·              | ·               | ·`
@@ -261,7 +261,8 @@ describe('the document', () => {
     const first = stepDocument(documents.live, half, env(1))
     expect(first.state).toMatchObject({ name: 'live', cursor: at(1), proven: true })
     const second = stepDocument(first.state, { ...half, offset: 2 }, env(1))
-    expect(second.effects.map(({ type }) => type)).toEqual(['fragment', 'late', 'caught-up'])
+    expect(second.effects.map(({ type }) => type)).toEqual(['fragment', 'whole', 'caught-up'])
+    expect(second.effects[1]).toEqual({ type: 'whole', prove: false })
     expect(second.state).toMatchObject({ name: 'live', cursor: at(2), proven: true, fetch: undefined })
     const back = stepDocument(stepDocument(first.state, documentEvents.offline, env(1)).state, documentEvents.online, env(1))
     expect(back.effects).toMatchObject([{ type: 'open', cursor: at(1), resume: undefined }])

@@ -20,8 +20,6 @@ export interface Fetch {
   /** Bytes. */
   readonly total: number
   readonly received: number
-  /** It leads on from the cursor: an entry too large for a frame, or the state where entries are no longer retained. Does not survive the socket. */
-  readonly late: boolean
 }
 
 export interface DocumentState {
@@ -60,10 +58,8 @@ export type DocumentEffect =
   | { readonly type: 'close' }
   /** A piece of the relay's state; `first` drops pieces of an earlier one. */
   | { readonly type: 'fragment'; readonly update: Uint8Array; readonly first: boolean }
-  /** The pieces are whole: apply them, and see what the relay lacks. */
-  | { readonly type: 'whole' }
-  /** The pieces are whole and lead from what this replica has to the state's cursor: apply, and commit with it. */
-  | { readonly type: 'late' }
+  /** The pieces are whole: apply them. `prove`: they are all that the relay holds, see what it lacks. */
+  | { readonly type: 'whole'; readonly prove: boolean }
   /** Apply, and commit with the state's cursor. */
   | { readonly type: 'apply'; readonly updates: readonly Uint8Array[] }
   /** Edits are durable on the relay; `moved`: the state's cursor moved over them. */
@@ -109,9 +105,11 @@ export function stepDocument(state: DocumentState, event: DocumentEvent, env: Do
 const stay = (state: DocumentState): DocumentStep => ({ state, effects: [] })
 const open = (state: DocumentState): DocumentStep => ({
   state: { ...state, name: 'opening', due: undefined, caughtUp: false, head: undefined },
-  effects: [{ type: 'open', cursor: state.cursor, resume: state.fetch === undefined || state.fetch.late ? undefined : { snapshotSeq: state.fetch.seq, offset: state.fetch.received } }],
+  effects: [{ type: 'open', cursor: state.cursor, resume: state.fetch === undefined ? undefined : { snapshotSeq: state.fetch.seq, offset: state.fetch.received } }],
 })
-const away = (state: DocumentState): DocumentStep => ({ state: { ...state, name: 'away', due: undefined, caughtUp: false, attempt: 0 }, effects: [{ type: 'rewind' }] })
+/** What survives the opening: pieces of a first sync are resumed, pieces in the place of an entry come again behind the cursor. */
+const keep = (state: DocumentState): DocumentState => ({ ...state, fetch: state.name === 'live' ? undefined : state.fetch })
+const away = (state: DocumentState): DocumentStep => ({ state: { ...keep(state), name: 'away', due: undefined, caughtUp: false, attempt: 0 }, effects: [{ type: 'rewind' }] })
 const refuse = (state: DocumentState, event: RefusedFrame | ClosedFrame, env: DocumentEnv): DocumentStep => refusal(state, event, env)
 const nacked = (state: DocumentState, frame: NackFrame): DocumentStep =>
   ERRORS[frame.code].retry === 'hold'
@@ -129,7 +127,7 @@ export const DOCUMENT_TABLE: { readonly [S in DocumentName]: Row } = {
   away: row({ online: open }),
   opening: row({ opened, refused: refuse, offline: away }),
   fetching: row({ state: fragment, offline: away, closed: refuse, grant: granted, distrust, entries: (state, _frame, env) => broken(state, env, 'entries before the state was whole') }),
-  live: row({ entries, ack: acked, nack: nacked, grant: granted, closed: refuse, offline: away, distrust, proved, state: late }),
+  live: row({ entries, ack: acked, nack: nacked, grant: granted, closed: refuse, offline: away, distrust, proved, state: fragment }),
   waiting: row({ tick: open, renewed: open, offline: away }),
   refused: row({ renewed: open, offline: away }),
   replaced: row({ distrust: stay }),
@@ -151,25 +149,21 @@ function opened(state: DocumentState, { mode, lineage, epoch, head, grant }: Ope
   return arrived({ ...next, name: 'live', fetch: undefined }, [{ type: 'pump' }])
 }
 
+/** A piece of a state: all that the relay holds while `fetching`; when `live`, what leads from our cursor to another. */
 function fragment(state: DocumentState, frame: StateFrame, env: DocumentEnv): DocumentStep {
   const { lineage, epoch, seq, hash, total, offset, update } = frame
-  const late = state.name === 'live'
+  const { fetch, cursor, name } = state
+  const prove = name === 'fetching'
   const first = offset === 0
-  const { fetch } = state
-  const same = fetch !== undefined && fetch.late === late && fetch.seq === seq && fetch.hash === hash && fetch.epoch === epoch && fetch.lineage === lineage
-  const follows = same && fetch.total === total && fetch.received === offset
+  const fits = first
+    ? prove || (cursor !== undefined && seq > cursor.seq && epoch === cursor.epoch && lineage === cursor.lineage)
+    : fetch !== undefined && fetch.seq === seq && fetch.hash === hash && fetch.epoch === epoch && fetch.lineage === lineage && fetch.total === total && fetch.received === offset
   const received = offset + update.length
-  if (!(first || follows) || received > total || total > MAX_STATE_BYTES || (update.length === 0 && total > 0)) return broken({ ...state, fetch: undefined }, env, 'state fragments out of order')
+  if (!fits || received > total || total > MAX_STATE_BYTES || (update.length === 0 && total > 0)) return broken({ ...state, fetch: undefined }, env, 'state fragments out of order')
   const effects: DocumentEffect[] = [{ type: 'fragment', update, first }]
-  if (received < total) return { state: { ...state, fetch: { lineage, epoch, seq, hash, total, received, late } }, effects }
-  const whole = { ...state, name: 'live', fetch: undefined, cursor: { lineage, epoch, seq, hash } } as const
-  return late ? arrived(whole, [...effects, { type: 'late' }]) : arrived({ ...whole, proven: false }, [...effects, { type: 'whole' }])
-}
-
-function late(state: DocumentState, frame: StateFrame, env: DocumentEnv): DocumentStep {
-  const { cursor } = state
-  const leadsOn = cursor !== undefined && frame.seq > cursor.seq && frame.lineage === cursor.lineage && frame.epoch === cursor.epoch
-  return leadsOn ? fragment(state, frame, env) : broken({ ...state, fetch: undefined }, env, 'a state that does not lead on from the cursor')
+  if (received < total) return { state: { ...state, fetch: { lineage, epoch, seq, hash, total, received } }, effects }
+  const next: DocumentState = { ...state, name: 'live', fetch: undefined, cursor: { lineage, epoch, seq, hash }, proven: state.proven && !prove }
+  return arrived(next, [...effects, { type: 'whole', prove }])
 }
 
 function entries(state: DocumentState, { first, updates, hash }: EntriesFrame, env: DocumentEnv): DocumentStep {
@@ -205,7 +199,7 @@ function distrust(state: DocumentState, { reason }: EventOf<'distrust'>, env: Do
 
 function again(state: DocumentState, { now, random }: DocumentEnv, problem: NonNullable<DocumentState['problem']>, retryAfter: number): DocumentStep {
   const due = now + backoff(state.attempt, random, { atLeast: retryAfter })
-  return { state: { ...state, name: 'waiting', attempt: state.attempt + 1, due, problem }, effects: [{ type: 'close' }, { type: 'rewind' }] }
+  return { state: { ...keep(state), name: 'waiting', attempt: state.attempt + 1, due, problem }, effects: [{ type: 'close' }, { type: 'rewind' }] }
 }
 
 function refusal(state: DocumentState, frame: RefusedFrame | ClosedFrame, env: DocumentEnv): DocumentStep {

@@ -164,15 +164,10 @@ export class Exchange implements Member {
         this.#host.progress(this.#state.fetch)
         return
       case 'whole':
-        this.#whole()
-        return
-      case 'late':
-        this.#host.progress(undefined)
-        this.#apply([concat(this.#fragments)])
-        this.#fragments = []
+        this.#whole(effect.prove)
         return
       case 'apply':
-        this.#apply(effect.updates)
+        this.#apply(effect.updates, this.#state.proven)
         return
       case 'acked':
         this.#acked(effect.frame, effect.moved)
@@ -202,28 +197,31 @@ export class Exchange implements Member {
     }
   }
 
-  #apply(updates: readonly Uint8Array[]): void {
-    const applied = applyUpdates(this.#host.ydoc, updates, ORIGINS.relay, this.#state.grant === 'write')
-    const whole = applied === 'whole'
-    this.#host.commit({ relayUpdates: updates, cursor: whole && this.#state.proven ? this.#state.cursor : undefined })
-    if (!whole) this.take({ type: 'distrust', reason: 'an entry does not fit this replica' })
+  /** Applies what the relay sent, and commits it, with the cursor when `proven`. Returns false when it does not fit: what cannot be proved leads to a full exchange. */
+  #apply(updates: readonly Uint8Array[], proven: boolean): boolean {
+    const fits = applyUpdates(this.#host.ydoc, updates, ORIGINS.relay, this.#state.grant === 'write') === 'whole'
+    this.#host.commit({ relayUpdates: updates, cursor: fits && proven ? this.#state.cursor : undefined })
+    if (!fits) this.take({ type: 'distrust', reason: 'what the relay sent does not fit this replica' })
+    return fits
   }
 
-  /** The relay's whole state is here. What this replica held before may be missing there, and is sent unless there was nothing. */
-  #whole(): void {
+  /** The pieces are here. What this replica held before may be missing in the relay's whole state, and is sent unless there was nothing. */
+  #whole(prove: boolean): void {
     const update = concat(this.#fragments)
+    const updates = update.length === 0 ? [] : [update]
     this.#fragments = []
     this.#host.progress(undefined)
-    const { ydoc } = this.#host
+    if (!prove) {
+      this.#apply(updates, this.#state.proven)
+      return
+    }
+    const { ydoc, isNew } = this.#host
+    const isOwing = !isNew && !isBlank(ydoc)
     this.#proof = undefined
-    this.#owed = this.#host.isNew || isBlank(ydoc) ? undefined : update.length === 0 ? new Uint8Array([0]) : Y.encodeStateVectorFromUpdate(update)
-    const updates = update.length === 0 ? [] : [update]
-    const applied = applyUpdates(ydoc, updates, ORIGINS.relay, this.#state.grant === 'write')
-    const whole = applied === 'whole'
-    this.#host.commit({ relayUpdates: updates, cursor: whole && this.#owed === undefined ? this.#state.cursor : undefined })
-    if (!whole) this.take({ type: 'distrust', reason: "the relay's state does not fit this replica" })
-    else if (this.#owed === undefined) this.take({ type: 'proved' })
-    else this.want()
+    this.#owed = isOwing ? (update.length === 0 ? new Uint8Array([0]) : Y.encodeStateVectorFromUpdate(update)) : undefined
+    if (!this.#apply(updates, !isOwing)) return
+    if (isOwing) this.want()
+    else this.take({ type: 'proved' })
   }
 
   #pushProof(): 'sent' | 'full' | 'idle' {
