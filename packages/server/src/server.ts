@@ -18,6 +18,7 @@ import { originPolicy, originProblem } from './http/origin.ts'
 import { createNativeSockets } from './http/socket.ts'
 import type { YWebSockets } from './http/ywebsocket.ts'
 import { Y_PREFIX, createYWebSockets } from './http/ywebsocket.ts'
+import { createCompactor } from './log/compactor.ts'
 import { checkOptions } from './options-check.ts'
 import type { ServerOptions } from './options.ts'
 import type { RelayCore } from './relay/relay.ts'
@@ -54,16 +55,30 @@ const DRAIN_MS = 3000
  * When a durability barrier fails, nothing is acknowledged any more and an error is thrown that nobody can catch: the process must end, and start again.
  */
 export async function createRelay(options: ServerOptions = {}): Promise<Relay> {
-  const { auth, data, limits, logger, schema, ...rest } = checkOptions(options)
+  const { auth, data, limits, logger, schema, retainMs, ...rest } = checkOptions(options)
+  const report = (what: string, details: Readonly<Record<string, unknown>>): void => logger.error(details, what)
   const log = await openSqliteLog({ directory: data })
+  const compactor = createCompactor({
+    log,
+    clock: systemClock,
+    report,
+    work: startCompactionWork({ directory: data, clock: systemClock }),
+    retain: retainMs,
+  })
   const authorize = checkedAuthorize(auth, systemClock)
   const origin = originPolicy({ auth, ...rest })
   let unready: ErrorCode | undefined
   const presence = createPresence({ clock: systemClock, limits })
   const core = createRelayCore({
-    log, clock: systemClock, random: Math.random, limits, authorize, presence,
+    log,
+    clock: systemClock,
+    random: Math.random,
+    limits,
+    authorize,
+    presence,
+    compactor,
+    report,
     defer: (run) => void setImmediate(run),
-    report: (what, details) => logger.error(details, what),
     fatal: (error) => {
       unready = 'storage_failed'
       logger.error({ reason: error.message }, 'the storage failed: nothing is acknowledged any more, and the process ends')
@@ -74,15 +89,25 @@ export async function createRelay(options: ServerOptions = {}): Promise<Relay> {
   })
   const fault = (error: unknown): void => logger.error({ reason: String(error) }, 'a socket met a fault of the relay')
   const sockets = createNativeSockets({ limits, connect: (socket, request) => core.connect(socket, request), fault })
-  const compaction = startCompactionWork({ directory: data, clock: systemClock })
   const ySockets = createYWebSockets({
-    clock: systemClock, randomBytes: cryptoRandom, limits, presence, state: (id, vector) => compaction.state(id, vector), authorize, hold: (id) => core.hold(id), refuse, fault,
-    report: (what, details) => logger.error(details, what),
+    clock: systemClock,
+    randomBytes: cryptoRandom,
+    limits,
+    presence,
+    state: (id, vector) => compactor.state(id, vector),
+    authorize,
+    hold: (id) => core.hold(id),
+    refuse,
+    fault,
+    report,
   })
   const metrics = createMetrics(relayMetrics(core, ySockets))
   const documents = createDocumentReader({ log, schema, clock: systemClock })
   const app = createApp({
-    authorize, origin, metrics, documents,
+    authorize,
+    origin,
+    metrics,
+    documents,
     unready: () => unready,
     failed: (error) => logger.error({ code: error.code, reason: error.reason }, 'a request failed'),
   })
@@ -104,7 +129,7 @@ export async function createRelay(options: ServerOptions = {}): Promise<Relay> {
       ySockets.stopReading()
       await within(DRAIN_MS, core.drain())
       await Promise.all([sockets.closed(DRAIN_MS / 2), ySockets.closed(DRAIN_MS / 2)])
-      await Promise.all([documents.close(), compaction.close()])
+      await Promise.all([documents.close(), compactor.close()])
       await log.close()
     },
   }
@@ -123,7 +148,9 @@ export async function createServer(options: ServerOptions = {}): Promise<Server>
     await listen(http, host, port)
   } catch (cause) {
     await relay.close()
-    throw new SyncError('bad_option', `cannot listen on ${host}:${port}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause })
+    throw new SyncError('bad_option', `cannot listen on ${host}:${port}: ${cause instanceof Error ? cause.message : String(cause)}`, {
+      cause,
+    })
   }
   const address = http.address() as AddressInfo
   return {
