@@ -4,6 +4,7 @@
 import type { IncomingMessage, Server as HttpServer } from 'node:http'
 import { STATUS_CODES, createServer as createHttpServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import { getRequestListener } from '@hono/node-server'
 import type { Hono } from 'hono'
@@ -11,6 +12,8 @@ import type { ErrorCode } from '@rejoin/shared'
 import { ERRORS, SyncError, cryptoRandom, systemClock } from '@rejoin/shared'
 import { startCompactionWork } from './compaction/start.ts'
 import { createDocumentReader } from './documents/read.ts'
+import type { WorkerEvent } from './forwarding/start.ts'
+import { startForwarding } from './forwarding/start.ts'
 import { createApp } from './http/app.ts'
 import { checkedAuthorize } from './http/authorize.ts'
 import { createMetrics } from './http/metrics.ts'
@@ -19,6 +22,7 @@ import { createNativeSockets } from './http/socket.ts'
 import type { YWebSockets } from './http/ywebsocket.ts'
 import { Y_PREFIX, createYWebSockets } from './http/ywebsocket.ts'
 import { createCompactor } from './log/compactor.ts'
+import type { Log } from './log/log.ts'
 import { checkOptions } from './options-check.ts'
 import type { ServerOptions } from './options.ts'
 import type { RelayCore } from './relay/relay.ts'
@@ -55,9 +59,11 @@ const DRAIN_MS = 3000
  * When a durability barrier fails, nothing is acknowledged any more and an error is thrown that nobody can catch: the process must end, and start again.
  */
 export async function createRelay(options: ServerOptions = {}): Promise<Relay> {
-  const { auth, data, limits, logger, schema, retainMs, ...rest } = checkOptions(options)
+  const { auth, data, limits, logger, schema, sinks, retainMs, ...rest } = checkOptions(options)
   const report = (what: string, details: Readonly<Record<string, unknown>>): void => logger.error(details, what)
-  const log = await openSqliteLog({ directory: data })
+  const stored = await openSqliteLog({ directory: data })
+  const forwarding = schema === undefined ? undefined : startForwarding({ logDirectory: data, viewPath: join(data, 'view.db'), schema, sinks, onWorker: reportDeath(report) })
+  const log: Log = forwarding === undefined ? stored : { ...stored, append: (batch) => stored.append(batch).finally(() => forwarding.poke()) }
   const compactor = createCompactor({
     log,
     clock: systemClock,
@@ -129,9 +135,16 @@ export async function createRelay(options: ServerOptions = {}): Promise<Relay> {
       ySockets.stopReading()
       await within(DRAIN_MS, core.drain())
       await Promise.all([sockets.closed(DRAIN_MS / 2), ySockets.closed(DRAIN_MS / 2)])
-      await Promise.all([documents.close(), compactor.close()])
+      await Promise.all([documents.close(), compactor.close(), forwarding?.close()])
       await log.close()
     },
+  }
+}
+
+/** The worker behind view and sinks is started again by itself; somebody should know why it had to be. */
+function reportDeath(report: (what: string, details: Readonly<Record<string, unknown>>) => void): (event: WorkerEvent) => void {
+  return (event) => {
+    if (event.type === 'died') report('the worker that keeps view and sinks died; it is started again', { ...event })
   }
 }
 
