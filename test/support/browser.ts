@@ -19,7 +19,7 @@ export async function launchChromium(): Promise<Browser> {
 /** One device: a profile of its own. */
 export async function openDevice(browser: Browser, look: { readonly phone?: boolean; readonly dark?: boolean } = {}): Promise<BrowserContext> {
   const viewport = look.phone === true ? { width: 390, height: 800 } : { width: 1440, height: 860 }
-  const device = await browser.newContext({ viewport, colorScheme: look.dark === true ? 'dark' : 'light', locale: 'en-GB' })
+  const device = await browser.newContext({ viewport, colorScheme: look.dark === true ? 'dark' : 'light', locale: 'en-GB', reducedMotion: 'reduce' })
   device.setDefaultTimeout(10_000)
   return device
 }

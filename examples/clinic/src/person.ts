@@ -15,18 +15,23 @@ export const COLORS: readonly string[] = ['#21614b', '#9a3b26', '#3b5ba5', '#7a4
 const NAMES: readonly string[] = ['Ada', 'Bram', 'Chidi', 'Dalia', 'Emre', 'Freya', 'Goran', 'Hana', 'Ines', 'Jamal', 'Kaja', 'Leo']
 const KEY = 'clinic-person'
 
-const { readable, set } = createReadable<Person>(stored() ?? invented())
+const { readable, set } = createReadable<Person>(stored() ?? keep(invented()))
 export const person = readable
 
 export function changePerson(change: Partial<Omit<Person, 'id'>>): void {
   const next = { ...person.get(), ...change }
-  set(next)
+  set(keep(next))
+  replica.presence.awareness.setLocalStateField('user', next)
+}
+
+/** Every tab of this browser is the same person. */
+function keep(next: Person): Person {
   try {
     localStorage.setItem(KEY, JSON.stringify(next))
   } catch {
     // A browser without storage: the name lasts as long as the tab.
   }
-  replica.presence.awareness.setLocalStateField('user', next)
+  return next
 }
 
 function invented(): Person {
