@@ -225,6 +225,33 @@ export function describeLog(name: string, make: () => Promise<LogUnderTest>): vo
         expect(await log.read({ partition: 0, after: position(3) }, 1)).toHaveLength(1)
       })
 
+      it('finds its way in a long document from any cursor, among other documents, reopened and trimmed', async () => {
+        const { lineage } = await log.open(doc('a'))
+        await log.open(doc('b'))
+        const all = 1_030
+        for (let at = 1; at <= all; at += 103) {
+          const batch = Array.from({ length: 103 }, (_, i) => at + i).flatMap((n) => [makeAppend(doc('a'), n), makeAppend(doc('b'), n)])
+          await log.append(batch)
+          if (at === 516) await reopen('close')
+        }
+        const hashes = (await readAll(log, doc('a'))).map((entry) => entry.hash)
+        expect(hashes).toHaveLength(all)
+        const check = async (oldest: number): Promise<void> => {
+          for (let after = oldest - 1; after < all; after += 37) {
+            const entries = await log.read({ document: doc('a'), after: seq(after) }, 40)
+            expect(entries !== 'trimmed' && entries.map((entry) => entry.hash)).toEqual(hashes.slice(after, after + 20))
+            expect((await log.find(doc('a'), { seq: seq(after + 1) })).hash).toBe(hashes[after])
+          }
+        }
+        await check(1)
+        await log.fold({ document: doc('a'), lineage, seq: seq(1_000), update: bytes(1), admission: bytes(1) })
+        expect(await log.trim(1_000 + 700)).toBe(699)
+        await reopen('close')
+        await check(700)
+        await log.append([makeAppend(doc('a'), all + 1)])
+        expect(await readAll(log, doc('a'), all)).toHaveLength(1)
+      })
+
       it('tells the hash at any seq it still has', async () => {
         const head = await log.open(doc('a'))
         await appendMany(log, doc('a'), 1, 3)

@@ -63,7 +63,7 @@ for (const [name, make] of [
 
     beforeEach(async () => {
       ;({ log, work, dispose } = await make())
-      compactor = createCompactor({ log, work, clock: systemClock, retain: 'forever', thresholds: ALWAYS })
+      compactor = createCompactor({ log, work, clock: systemClock, retain: Infinity, thresholds: ALWAYS })
       await log.open(doc('a'))
       await appendUpdates(log, doc('a'), updates)
     })
@@ -173,7 +173,7 @@ describe('the compactor', () => {
       state: () => Promise.resolve(undefined),
       close: () => Promise.resolve(release()),
     }
-    const compactor = createCompactor({ log, work, clock: systemClock, retain: 'forever', thresholds: ALWAYS })
+    const compactor = createCompactor({ log, work, clock: systemClock, retain: Infinity, thresholds: ALWAYS })
     const due = (document: string): Promise<void> | undefined => compactor.consider({ ...head({ tailEntries: 1 }), document: doc(document) })
     const first = due('a')
     expect(due('a')).toBe(first)

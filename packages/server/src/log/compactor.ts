@@ -34,8 +34,8 @@ export interface CompactorOptions {
   readonly log: Log
   readonly work: CompactionWork
   readonly clock: Clock
-  /** How long folded entries are kept, in ms. */
-  readonly retain: number | 'forever'
+  /** How long folded entries are kept, in ms; Infinity: for ever. */
+  readonly retain: number
   /** Entries behind this position are kept whatever their age: not every reader has them. */
   readonly keepAfter?: (() => Position) | undefined
   /** Something an operator should know. */
@@ -145,15 +145,14 @@ export function isDue({ snapshot, tailBytes, tailEntries }: DocumentHead, { byte
 }
 
 function startTrimming({ log, clock, retain, keepAfter }: CompactorOptions, report: NonNullable<CompactorOptions['report']>): () => Promise<void> {
-  if (retain === 'forever') return () => Promise.resolve()
-  const kept = retain
+  if (retain === Infinity) return () => Promise.resolve()
   const every = Math.min(Math.max(retain / 8, TRIM_EVERY.shortest), TRIM_EVERY.longest)
   let trimming: Promise<unknown> | undefined
   let stopped = false
   let cancel = clock.after(every, trim)
   function trim(): void {
     trimming = log
-      .trim(clock.now() - kept, keepAfter?.())
+      .trim(clock.now() - retain, keepAfter?.())
       .catch((error: unknown) => {
         report('entries were not trimmed', { reason: String(error) })
       })

@@ -9,6 +9,7 @@ import { entryChecksum } from './checksum.ts'
 import type { CallResult, PackedAppend } from './pack.ts'
 import type { Documents, WrittenAcked, WrittenDocument } from './sqlite-documents.ts'
 import type { Connection } from './sqlite-file.ts'
+import { link as linkEntry } from './sqlite-links.ts'
 
 /** One append with all it touches. */
 interface Step {
@@ -32,19 +33,21 @@ export type AppendAll = (create: readonly DocumentId[], calls: readonly (readonl
 
 /** The appender on `db`. */
 export function createAppend(db: Connection, documents: Documents): AppendAll {
-  const insert = db.prepare('INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)')
+  const insert = db.prepare('INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)')
 
   function insertEntry({ link, seq, lo, hi, actor, at }: PackedAppend, document: WrittenDocument): number {
     const { epoch } = documents
     const position = ++documents.position
+    const { previous, skip } = linkEntry(document.path, document.seq, position)
     link.set(document.hash, 0)
     const hash = digest(link)
     const update = link.subarray(LINK_HEAD_BYTES)
     const numbered = link.subarray(HASH_BYTES, LINK_HEAD_BYTES)
     const checksum = entryChecksum({ position, document: document.key, seq, epoch, at, hash, link: numbered, actor, update })
-    insert.run(position, document.key, seq, epoch, numbered.subarray(0, 16), lo, hi, actor, at, hash, checksum, update)
+    insert.run(position, document.key, seq, epoch, numbered.subarray(0, 16), lo, hi, actor, at, hash, checksum, previous, skip, update)
     document.seq = seq
     document.hash = hash
+    document.last = position
     document.tailBytes += update.length
     document.tailEntries++
     return position

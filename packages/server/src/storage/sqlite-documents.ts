@@ -7,6 +7,7 @@ import { chainStart, firstLineage } from '../log/chain.ts'
 import { rowChecksum } from './checksum.ts'
 import type { Connection } from './sqlite-file.ts'
 import { metaOf } from './sqlite-file.ts'
+import type { Links } from './sqlite-links.ts'
 import type { DocumentRow, RawAcked, RawDocument } from './sqlite-rows.ts'
 import { DOCUMENT_COLUMNS, documentChecksum, documentOf, verifyAcked } from './sqlite-rows.ts'
 
@@ -18,6 +19,9 @@ const MAX_ACKED = 1_000
 export interface WrittenDocument extends DocumentRow {
   seq: number
   hash: Uint8Array
+  last: number
+  /** What the next entry links to (`Links.path`). */
+  readonly path: number[]
   oldest: number
   snapshotSeq: number
   tailBytes: number
@@ -43,10 +47,12 @@ export class Documents {
   position: number
   readonly #db: Connection
   readonly #sql: ReturnType<typeof statements>
+  readonly #links: Links
   readonly #known = new Map<DocumentId, { readonly document: WrittenDocument; readonly acked: Map<IncarnationId, WrittenAcked> }>()
 
-  constructor(db: Connection) {
+  constructor(db: Connection, links: Links) {
     this.#db = db
+    this.#links = links
     this.#sql = statements(db)
     this.epoch = Number(metaOf(db, 'epoch'))
     this.position = this.#lastPosition()
@@ -84,7 +90,8 @@ export class Documents {
     if (known !== undefined) return known
     const row = this.#sql.document.get(id)
     if (row === undefined) return undefined
-    const found = { document: { ...documentOf(row), nextSeq: row.seq }, acked: new Map<IncarnationId, WrittenAcked>() }
+    const document = documentOf(row)
+    const found = { document: { ...document, path: this.#links.path(document), nextSeq: row.seq }, acked: new Map<IncarnationId, WrittenAcked>() }
     this.#known.set(id, found)
     return found
   }
@@ -105,13 +112,13 @@ export class Documents {
   create(id: DocumentId): void {
     const key = (this.#sql.lastKey.get() ?? 0) + 1
     const lineage = firstLineage(id)
-    const row = { key, id, partition: 0, lineage, seq: 0, hash: fromHex(chainStart(lineage)), snapshotSeq: 0, oldest: 1, tailBytes: 0, tailEntries: 0 }
-    this.#sql.create.run(key, id, 0, fromHex(lineage), 0, row.hash, 0, 1, 0, 0, documentChecksum(row))
+    const row = { key, id, partition: 0, lineage, seq: 0, hash: fromHex(chainStart(lineage)), last: 0, snapshotSeq: 0, oldest: 1, tailBytes: 0, tailEntries: 0 }
+    this.#sql.create.run(key, id, 0, fromHex(lineage), 0, row.hash, 0, 0, 1, 0, 0, documentChecksum(row))
   }
 
   saveDocument(document: WrittenDocument): void {
-    const { key, seq, hash, snapshotSeq, oldest, tailBytes, tailEntries } = document
-    this.#sql.saveDocument.run(seq, hash, snapshotSeq, oldest, tailBytes, tailEntries, documentChecksum(document), key)
+    const { key, seq, hash, last, snapshotSeq, oldest, tailBytes, tailEntries } = document
+    this.#sql.saveDocument.run(seq, hash, last, snapshotSeq, oldest, tailBytes, tailEntries, documentChecksum(document), key)
   }
 
   saveAcked({ document: { key }, incarnation, n, seq }: WrittenAcked): void {
@@ -139,9 +146,9 @@ function statements(db: Connection) {
     acked: db.prepare<[number, Uint8Array], RawAcked>('SELECT n, seq, checksum FROM acked WHERE document = ? AND incarnation = ?'),
     lastKey: db.prepare<[], number>('SELECT max(key) FROM documents').pluck(),
     lastPosition: db.prepare<[], number>('SELECT max(position) FROM entries').pluck(),
-    create: db.prepare('INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING'),
+    create: db.prepare('INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING'),
     saveDocument: db.prepare(
-      'UPDATE documents SET seq = ?, hash = ?, snapshot_seq = ?, oldest = ?, tail_bytes = ?, tail_entries = ?, checksum = ? WHERE key = ?',
+      'UPDATE documents SET seq = ?, hash = ?, last = ?, snapshot_seq = ?, oldest = ?, tail_bytes = ?, tail_entries = ?, checksum = ? WHERE key = ?',
     ),
     saveAcked: db.prepare('INSERT OR REPLACE INTO acked VALUES (?, ?, ?, ?, ?)'),
   }

@@ -25,14 +25,14 @@ const MIGRATIONS: readonly string[] = [
   CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
   CREATE TABLE documents (
     key INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, partition INTEGER NOT NULL, lineage BLOB NOT NULL, seq INTEGER NOT NULL, hash BLOB NOT NULL,
+    last INTEGER NOT NULL,
     snapshot_seq INTEGER NOT NULL, oldest INTEGER NOT NULL, tail_bytes INTEGER NOT NULL, tail_entries INTEGER NOT NULL, checksum INTEGER NOT NULL
   ) STRICT;
   CREATE INDEX documents_to_trim ON documents (key) WHERE oldest <= snapshot_seq;
   CREATE TABLE entries (
     position INTEGER PRIMARY KEY, document INTEGER NOT NULL, seq INTEGER NOT NULL, epoch INTEGER NOT NULL, incarnation BLOB NOT NULL, lo INTEGER NOT NULL,
-    hi INTEGER NOT NULL, actor TEXT NOT NULL, at INTEGER NOT NULL, hash BLOB NOT NULL, checksum INTEGER NOT NULL, "update" BLOB NOT NULL
+    hi INTEGER NOT NULL, actor TEXT NOT NULL, at INTEGER NOT NULL, hash BLOB NOT NULL, checksum INTEGER NOT NULL, previous INTEGER NOT NULL, skip INTEGER NOT NULL, "update" BLOB NOT NULL
   ) STRICT;
-  CREATE UNIQUE INDEX entries_of_document ON entries (document, seq);
   CREATE TABLE acked (
     document INTEGER NOT NULL, incarnation BLOB NOT NULL, n INTEGER NOT NULL, seq INTEGER NOT NULL, checksum INTEGER NOT NULL, PRIMARY KEY (document, incarnation)
   ) STRICT, WITHOUT ROWID;

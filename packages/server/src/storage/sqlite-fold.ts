@@ -5,8 +5,10 @@ import type { DocumentId } from '@rejoin/shared'
 import type { Snapshot } from '../log/log.ts'
 import { LogError } from '../log/log.ts'
 import { rowChecksum } from './checksum.ts'
-import type { Documents } from './sqlite-documents.ts'
+import type { Documents, WrittenDocument } from './sqlite-documents.ts'
 import type { Connection } from './sqlite-file.ts'
+import type { Links, Walk } from './sqlite-links.ts'
+import { WALK } from './sqlite-links.ts'
 import type { RawEntry } from './sqlite-rows.ts'
 import { ENTRY_COLUMNS, entryOf } from './sqlite-rows.ts'
 
@@ -29,8 +31,17 @@ export interface Folding {
   trim(before: number, keepAfter: number): Sliced<number>
 }
 
-/** Folding on `db`. `isFull`: whether the disk is, and every page counts. */
-export function createFolding(db: Connection, documents: Documents, isFull: () => boolean): Folding {
+/** What folding works with. */
+export interface FoldingOptions {
+  readonly db: Connection
+  readonly documents: Documents
+  readonly links: Links
+  /** Whether the disk is full, and every page counts. */
+  readonly isFull: () => boolean
+}
+
+/** Folding on `db`. */
+export function createFolding({ db, documents, links, isFull }: FoldingOptions): Folding {
   const sql = statements(db)
 
   function* fold(snapshot: Snapshot): Sliced<void> {
@@ -58,14 +69,14 @@ export function createFolding(db: Connection, documents: Documents, isFull: () =
     const { seq, update, admission } = snapshot
     const document = requireDocument(documents, snapshot)
     const { key } = document
-    const entry = sql.entryAt.get(key, seq)
-    if (entry === undefined) throw new LogError('conflict', `there is no entry ${seq} to fold`, { document: document.id })
+    if (seq < document.oldest) throw new LogError('conflict', `there is no entry ${seq} to fold`, { document: document.id })
+    const entry = sql.entryAt.get(links.locate(document, seq))
+    if (entry === undefined) throw new LogError('corrupt', `entry ${seq} of document ${document.id} is missing`, { document: document.id })
     const { hash } = entryOf(entry)
     sql.saveSnapshot.run(key, seq, hash, update.length, admission, rowChecksum(key, seq, hash, update.length, admission))
-    const tail = sql.tail.get(key, seq)
     document.snapshotSeq = seq
-    document.tailEntries = tail?.entries ?? 0
-    document.tailBytes = tail?.bytes ?? 0
+    document.tailEntries = document.seq - seq
+    document.tailBytes = document.seq === seq ? 0 : (sql.bytes.get({ from: document.last, document: key, after: seq }) ?? 0)
     documents.saveDocument(document)
   }
 
@@ -93,18 +104,24 @@ export function createFolding(db: Connection, documents: Documents, isFull: () =
   function trimSlice(id: DocumentId, before: number, keepAfter: number): number {
     const document = documents.find(id)
     if (document === undefined) return 0
-    const { key, oldest, snapshotSeq } = document
-    const kept = sql.firstKept.get(key, oldest, Math.min(snapshotSeq, oldest + TRIM_ENTRIES), before, keepAfter)
-    const end = Math.min(kept ?? snapshotSeq + 1, oldest + TRIM_ENTRIES)
-    if (end <= oldest) return 0
+    const { oldest, snapshotSeq } = document
+    if (oldest > snapshotSeq || !isOldestDue(document, before, keepAfter)) return 0
+    const slice = sql.ages.all({ from: links.locate(document, Math.min(snapshotSeq, oldest + TRIM_ENTRIES - 1)), document: document.key, after: oldest - 1 })
+    const kept = slice.findIndex(({ at, position }) => at >= before || position > keepAfter)
+    const gone = kept < 0 ? slice : slice.slice(0, kept)
     documents.transaction(() => {
-      const last = sql.positionAt.get(key, end - 1)
-      if (last !== undefined) sql.raiseTrimmed.run(last)
-      sql.deleteEntries.run(key, oldest, end)
-      document.oldest = end
+      for (const { position } of gone) sql.deleteEntry.run(position)
+      sql.raiseTrimmed.run(gone.at(-1)?.position ?? 0)
+      document.oldest += gone.length
       documents.saveDocument(document)
     })
-    return end - oldest
+    return gone.length
+  }
+
+  /** Most documents have nothing to drop. */
+  function isOldestDue(document: WrittenDocument, before: number, keepAfter: number): boolean {
+    const position = links.locate(document, document.oldest)
+    return position <= keepAfter && (sql.at.get(position) ?? before) < before
   }
 
   return { fold, trim }
@@ -121,18 +138,12 @@ function statements(db: Connection) {
     insertSlice: db.prepare('INSERT INTO slices VALUES (?, ?, ?, ?, ?)'),
     deleteSlices: db.prepare('DELETE FROM slices WHERE rowid IN (SELECT rowid FROM slices WHERE document = ? AND seq <> ? LIMIT ?)'),
     saveSnapshot: db.prepare('INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?, ?)'),
-    entryAt: db.prepare<[number, number], RawEntry>(`SELECT ${ENTRY_COLUMNS} FROM entries e JOIN documents d ON d.key = e.document WHERE document = ? AND e.seq = ?`),
-    tail: db.prepare<[number, number], { entries: number; bytes: number | null }>(
-      'SELECT count(*) AS entries, sum(length("update")) AS bytes FROM entries WHERE document = ? AND seq > ?',
-    ),
+    entryAt: db.prepare<[number], RawEntry>(`SELECT ${ENTRY_COLUMNS} FROM entries e JOIN documents d ON d.key = e.document WHERE position = ?`),
+    bytes: db.prepare<[Walk], number>(`${WALK} SELECT sum(length("update")) FROM walk JOIN entries USING (position)`).pluck(),
     toTrim: db.prepare<[], string>('SELECT id FROM documents WHERE oldest <= snapshot_seq').pluck(),
-    firstKept: db
-      .prepare<[number, number, number, number, number], number>(
-        'SELECT seq FROM entries WHERE document = ? AND seq BETWEEN ? AND ? AND (at >= ? OR position > ?) ORDER BY seq LIMIT 1',
-      )
-      .pluck(),
-    positionAt: db.prepare<[number, number], number>('SELECT position FROM entries WHERE document = ? AND seq = ?').pluck(),
+    at: db.prepare<[number], number>('SELECT at FROM entries WHERE position = ?').pluck(),
+    ages: db.prepare<[Walk], { position: number; at: number }>(`${WALK} SELECT position, at FROM walk JOIN entries USING (position) ORDER BY position`),
     raiseTrimmed: db.prepare("UPDATE meta SET value = max(value, ?) WHERE name = 'trimmed'"),
-    deleteEntries: db.prepare('DELETE FROM entries WHERE document = ? AND seq >= ? AND seq < ?'),
+    deleteEntry: db.prepare('DELETE FROM entries WHERE position = ?'),
   }
 }

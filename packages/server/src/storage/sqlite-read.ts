@@ -11,11 +11,15 @@ import type { EntryRow } from './pack.ts'
 import { SLICE_BYTES } from './sqlite-fold.ts'
 import type { Connection } from './sqlite-file.ts'
 import { metaOf, openToRead } from './sqlite-file.ts'
+import type { Walk } from './sqlite-links.ts'
+import { WALK, createLinks } from './sqlite-links.ts'
 import type { DocumentRow, RawAcked, RawDocument, RawEntry, RawSnapshot } from './sqlite-rows.ts'
 import { DOCUMENT_COLUMNS, ENTRY_COLUMNS, documentOf, entryOf, verifyAcked, verifySnapshot } from './sqlite-rows.ts'
 
 /** Entries that one read gives at most, whatever their size: what the wire's frame holds. */
 const MAX_ENTRIES = 10_000
+/** Bytes of an update when nothing better is known. */
+const TYPICAL_BYTES = 100
 
 /** `LogReader` of the port without its promises. Statements never stay open between calls: that would hold up checkpoints. */
 export interface SqliteReader {
@@ -31,6 +35,7 @@ export interface SqliteReader {
 export function openSqliteReader(directory: string): SqliteReader {
   const db = openToRead(directory)
   const sql = statements(db)
+  const links = createLinks(db)
   const epoch = Number(metaOf(db, 'epoch'))
 
   function find(id: DocumentId): DocumentRow | undefined {
@@ -58,7 +63,8 @@ export function openSqliteReader(directory: string): SqliteReader {
     if (seq === 0) return chainStart(document.lineage)
     if (seq === document.seq) return toHex(document.hash) as ChainHash
     if (seq === document.snapshotSeq) return snapshotHead(document).hash
-    const raw = sql.entry.get(document.key, seq)
+    if (seq < document.oldest || seq > document.seq) return undefined
+    const raw = sql.entry.get(links.locate(document, seq))
     return raw === undefined ? undefined : (toHex(entryOf(raw).hash) as ChainHash)
   }
 
@@ -83,7 +89,8 @@ export function openSqliteReader(directory: string): SqliteReader {
     if (document === undefined) return []
     if (from.after < document.oldest - 1) return 'trimmed'
     if (from.after >= document.seq) return []
-    const entries = take(sql.entries.iterate(document.key, from.after, MAX_ENTRIES), maxBytes)
+    const end = Math.min(document.seq, from.after + likelyEntries(document, maxBytes))
+    const entries = take(sql.entries.iterate({ from: links.locate(document, end), document: document.key, after: from.after }), maxBytes)
     if (entries[0]?.seq !== from.after + 1) throw new LogError('corrupt', `entry ${from.after + 1} of document ${from.document} is missing`, { document: from.document })
     return entries
   }
@@ -120,6 +127,12 @@ export function openSqliteReader(directory: string): SqliteReader {
   }
 }
 
+/** How many entries of a document `maxBytes` hold, judged by those behind the snapshot; a reader asks again for more. */
+function likelyEntries({ tailBytes, tailEntries }: DocumentRow, maxBytes: number): number {
+  const each = tailEntries === 0 ? TYPICAL_BYTES : tailBytes / tailEntries
+  return Math.min(MAX_ENTRIES, Math.ceil((maxBytes / Math.max(each, 1)) * 1.25) + 1)
+}
+
 /** Rows up to `maxBytes`, verified. A corrupt one ends them; as the first it is thrown. */
 function take(rows: Iterable<RawEntry>, maxBytes: number): EntryRow[] {
   const entries: EntryRow[] = []
@@ -144,8 +157,11 @@ function statements(db: Connection) {
     snapshot: db.prepare<[number], RawSnapshot>('SELECT seq, hash, bytes, admission, checksum FROM snapshots WHERE document = ?'),
     slice: db.prepare<[number, number, number], { bytes: Buffer; checksum: number }>('SELECT bytes, checksum FROM slices WHERE document = ? AND seq = ? AND slice = ?'),
     acked: db.prepare<[number, Uint8Array], RawAcked>('SELECT n, seq, checksum FROM acked WHERE document = ? AND incarnation = ?'),
-    entry: db.prepare<[number, number], RawEntry>(`${joined} WHERE document = ? AND e.seq = ?`),
-    entries: db.prepare<[number, number, number], RawEntry>(`${joined} WHERE document = ? AND e.seq > ? ORDER BY e.seq LIMIT ?`),
+    entry: db.prepare<[number], RawEntry>(`${joined} WHERE position = ?`),
+    // The walk is put in order before the entries are fetched, so that reading can stop at any of them. LIMIT keeps SQLite from leaving that order out.
+    entries: db.prepare<[Walk], RawEntry>(
+      `${WALK} SELECT ${ENTRY_COLUMNS} FROM (SELECT position FROM walk ORDER BY position LIMIT -1) CROSS JOIN entries e USING (position) JOIN documents d ON d.key = e.document`,
+    ),
     partition: db.prepare<[number, number], RawEntry>(`${joined} WHERE position > ? ORDER BY position LIMIT ?`),
   }
 }

@@ -16,6 +16,8 @@ export interface DocumentRow {
   readonly lineage: Lineage
   readonly seq: number
   readonly hash: Uint8Array
+  /** Position of the entry `seq`, which may have been trimmed; 0 when seq is 0. */
+  readonly last: number
   readonly snapshotSeq: number
   readonly oldest: number
   readonly tailBytes: number
@@ -24,7 +26,7 @@ export interface DocumentRow {
 
 /** Columns of a raw `documents` row, as SELECTed. */
 export const DOCUMENT_COLUMNS =
-  'key, id, partition, lineage, seq, hash, snapshot_seq AS snapshotSeq, oldest, tail_bytes AS tailBytes, tail_entries AS tailEntries, checksum'
+  'key, id, partition, lineage, seq, hash, last, snapshot_seq AS snapshotSeq, oldest, tail_bytes AS tailBytes, tail_entries AS tailEntries, checksum'
 
 /** A `documents` row as SQLite gives it. */
 export interface RawDocument {
@@ -34,6 +36,7 @@ export interface RawDocument {
   readonly lineage: Buffer
   readonly seq: number
   readonly hash: Buffer
+  readonly last: number
   readonly snapshotSeq: number
   readonly oldest: number
   readonly tailBytes: number
@@ -50,8 +53,8 @@ export function documentOf(raw: RawDocument): DocumentRow {
 }
 
 /** What stands in a `documents` row's checksum. */
-export function documentChecksum({ key, id, partition, lineage, seq, hash, snapshotSeq, oldest, tailBytes, tailEntries }: DocumentRow): number {
-  return rowChecksum(key, id, partition, lineage, seq, hash, snapshotSeq, oldest, tailBytes, tailEntries)
+export function documentChecksum({ key, id, partition, lineage, seq, hash, last, snapshotSeq, oldest, tailBytes, tailEntries }: DocumentRow): number {
+  return rowChecksum(key, id, partition, lineage, seq, hash, last, snapshotSeq, oldest, tailBytes, tailEntries)
 }
 
 /** A row of `acked` as SQLite gives it. */

@@ -15,6 +15,7 @@ import type { Synchronous } from './sqlite-file.ts'
 import { failureOf, metaOf, openToWrite } from './sqlite-file.ts'
 import type { Sliced } from './sqlite-fold.ts'
 import { createFolding } from './sqlite-fold.ts'
+import { createLinks } from './sqlite-links.ts'
 import type { Refusal } from './thread.ts'
 import { refusalOf } from './thread.ts'
 
@@ -53,9 +54,10 @@ const port = parentPort
 if (port === null) throw new Error('the writer runs in a worker thread')
 const { directory, synchronous, ballast: ballastBytes } = workerData as WriterData
 const db = openToWrite(directory, synchronous)
-const documents = new Documents(db)
+const links = createLinks(db)
+const documents = new Documents(db, links)
 const append = createAppend(db, documents)
-const folding = createFolding(db, documents, () => full)
+const folding = createFolding({ db, documents, links, isFull: () => full })
 const ballast = createBallast(join(directory, 'ballast'), ballastBytes)
 const checkpoints = createCheckpoints(db)
 
