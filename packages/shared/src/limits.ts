@@ -14,7 +14,7 @@ export interface Limits {
   readonly helloMs: number
   /** An edit, all its parts together. */
   readonly edit: number
-  /** Yjs structs per 256 KiB of an update, as a count. */
+  /** Yjs structs per 256 KiB of an update, as a count. Small honest writes take some 15 bytes a struct; this is 8. */
   readonly structs: number
   /** Depth of a JSON-like value, as a count. */
   readonly depth: number
@@ -48,7 +48,7 @@ export const DEFAULT_LIMITS: Limits = {
   helloMessage: 64 * KIB,
   helloMs: 5000,
   edit: 16 * MIB,
-  structs: 10_000,
+  structs: 32_768,
   depth: 32,
   key: 256,
   document: 64 * MIB,
