@@ -2,13 +2,13 @@
  * The law of the tree as checks: who may import whom, what may not appear, and that PROTOCOL.md's tables are the code's.
  */
 import { execFileSync } from 'node:child_process'
-import ts from 'typescript'
 import { describe, expect, it } from 'vitest'
 import { ERRORS } from '#shared/errors.js'
 import { FRAME_TYPES } from '#shared/frames.js'
-import { DEFAULT_LIMITS, WIRE_LIMITS } from '#shared/limits.js'
+import { frameDirections, limitRows, table } from './support/protocol.ts'
 import type { Source } from './support/sources.ts'
-import { findCycles, reachable, readSources, readText, root, visit } from './support/sources.ts'
+import { findCycles, parseSource, reachable, readSources, readText, root } from './support/sources.ts'
+import { declaredNames, defaultExports, docsBuilt, freeNames, isBarrel, refusedSyntax, yjsValues } from './support/syntax.ts'
 
 const sources = readSources('packages/shared/src', 'packages/client/src', 'packages/server/src')
 const tests = readSources('test')
@@ -32,6 +32,8 @@ const SERVER_ROOMS: Readonly<Record<string, readonly string[]>> = {
   pump: [],
 }
 
+const FRAMES = 'packages/shared/src/frames.ts'
+
 /** Folders of adapters → the port beside them, and what else an adapter may import. */
 const PORTS: Readonly<Record<string, string>> = {
   'packages/client/src/stores/': 'store.ts',
@@ -42,7 +44,11 @@ const PORTS: Readonly<Record<string, string>> = {
 
 describe('the sources', () => {
   it('were read: the checks below would pass on nothing', () => {
-    for (const [name, atLeast] of [['shared', 5], ['client', 8], ['server', 15]] as const) {
+    for (const [name, atLeast] of [
+      ['shared', 5],
+      ['client', 8],
+      ['server', 15],
+    ] as const) {
       expect(inPackage(name).length, `files of ${name}`).toBeGreaterThanOrEqual(atLeast)
     }
     expect(sources.flatMap((source) => source.imports).length).toBeGreaterThan(100)
@@ -50,7 +56,9 @@ describe('the sources', () => {
 
   it('import only files that exist', () => {
     const paths = new Set(sources.map((source) => source.path))
-    const broken = each(sources, ({ imports }) => imports.filter(({ file }) => file !== undefined && !paths.has(file)).map(({ specifier }) => specifier))
+    const broken = each(sources, ({ imports }) =>
+      imports.filter(({ file }) => file !== undefined && !paths.has(file)).map(({ specifier }) => specifier),
+    )
     expect(broken).toEqual([])
   })
 
@@ -59,7 +67,9 @@ describe('the sources', () => {
   })
 
   it('open with what the file is for', () => {
-    expect(each([...sources, ...tests], ({ text }) => (/^(#!.*\n)?\/\*\*\s+(\* )?\S/u.test(text) ? [] : ['no opening comment']))).toEqual([])
+    expect(each([...sources, ...tests], ({ text }) => (/^(#!.*\n)?\/\*\*\s+(\* )?\S/u.test(text) ? [] : ['no opening comment']))).toEqual(
+      [],
+    )
   })
 
   it('have named exports only', () => {
@@ -68,7 +78,12 @@ describe('the sources', () => {
 
   it('have no barrels beside the index files', () => {
     const isIndex = (path: string): boolean => /^packages\/\w+\/src\/(index(\.\w+)?|wire)\.ts$/u.test(path)
-    expect(each(sources.filter(({ path }) => !isIndex(path)), ({ tree }) => (isBarrel(tree) ? ['only re-exports'] : []))).toEqual([])
+    expect(
+      each(
+        sources.filter(({ path }) => !isIndex(path)),
+        ({ tree }) => (isBarrel(tree) ? ['only re-exports'] : []),
+      ),
+    ).toEqual([])
   })
 
   it('use no enum, any, non-null assertion or namespace', () => {
@@ -90,14 +105,18 @@ describe('directions', () => {
     const allowed: Readonly<Record<string, readonly string[]>> = { shared: [], client: ['shared'], server: ['shared'] }
     const wrong = each(sources, ({ path, imports }) => {
       const own = packageOf(path)
-      return imports.map(({ file }) => file).filter((file) => file !== undefined && packageOf(file) !== own && !allowed[own]?.includes(packageOf(file)))
+      return imports
+        .map(({ file }) => file)
+        .filter((file) => file !== undefined && packageOf(file) !== own && !allowed[own]?.includes(packageOf(file)))
     })
     expect(wrong).toEqual([])
   })
 
   it('packages meet through their public paths', () => {
     const wrong = each(sources, ({ path, imports }) =>
-      imports.filter(({ specifier, file }) => file !== undefined && specifier.startsWith('.') && packageOf(file) !== packageOf(path)).map(({ specifier }) => specifier),
+      imports
+        .filter(({ specifier, file }) => file !== undefined && specifier.startsWith('.') && packageOf(file) !== packageOf(path))
+        .map(({ specifier }) => specifier),
     )
     expect(wrong).toEqual([])
   })
@@ -115,15 +134,24 @@ describe('directions', () => {
 
   it('nothing imports server.ts but the entries', () => {
     const wrong = each(inPackage('server'), ({ path, imports }) =>
-      MAIN_THREAD.includes(path) ? [] : imports.filter(({ file }) => file !== undefined && MAIN_THREAD.includes(file)).map(({ specifier }) => specifier),
+      MAIN_THREAD.includes(path)
+        ? []
+        : imports.filter(({ file }) => file !== undefined && MAIN_THREAD.includes(file)).map(({ specifier }) => specifier),
     )
     expect(wrong).toEqual([])
   })
 
   it('an adapter imports its own port and nothing beside it', () => {
     const wrong = Object.entries(PORTS).flatMap(([folder, port]) =>
-      each(sources.filter(({ path }) => path.startsWith(folder) && path !== folder + port && isAdapter(path, folder)), ({ path, imports }) =>
-        imports.map(({ file }) => file).filter((file) => file !== undefined && packageOf(file) === packageOf(path) && file !== folder + port && !isPrivatePart(folder, path, file)),
+      each(
+        sources.filter(({ path }) => path.startsWith(folder) && path !== folder + port && isAdapter(path, folder)),
+        ({ path, imports }) =>
+          imports
+            .map(({ file }) => file)
+            .filter(
+              (file) =>
+                file !== undefined && packageOf(file) === packageOf(path) && file !== folder + port && !isPrivatePart(folder, path, file),
+            ),
       ),
     )
     expect(wrong).toEqual([])
@@ -148,7 +176,11 @@ describe("the relay's main thread", () => {
   })
 
   it('never imports yjs as a value in the server: no Y.Doc is built there', () => {
-    expect(each(on(main, 'packages/server/'), ({ path, imports }) => yjsValues(imports).map((name) => `${name} by way of ${main.get(path)?.join(' → ')}`))).toEqual([])
+    expect(
+      each(on(main, 'packages/server/'), ({ path, imports }) =>
+        yjsValues(imports).map((name) => `${name} by way of ${main.get(path)?.join(' → ')}`),
+      ),
+    ).toEqual([])
   })
 
   it('never reaches Doc in shared', () => {
@@ -165,7 +197,7 @@ describe('PROTOCOL.md', () => {
 
   it('has the frames of the code, with their numbers and directions', () => {
     const written = table(page, '| type | frame |').map(([type, name, direction]) => ({ name, type: Number(type), direction }))
-    const { client, relay } = frameDirections()
+    const { client, relay } = frameDirections(parseSource(FRAMES, readText(FRAMES)).tree)
     const coded = Object.entries(FRAME_TYPES).map(([name, type]) => ({
       name,
       type,
@@ -176,7 +208,13 @@ describe('PROTOCOL.md', () => {
   })
 
   it('has the errors of the code', () => {
-    const written = table(page, '| number | code |').map(([number, code, retry, close, http]) => ({ number: Number(number), code, retry, close: Number(close), http: Number(http) }))
+    const written = table(page, '| number | code |').map(([number, code, retry, close, http]) => ({
+      number: Number(number),
+      code,
+      retry,
+      close: Number(close),
+      http: Number(http),
+    }))
     const coded = Object.entries(ERRORS).map(([code, { number, retry, close, http }]) => ({ number, code, retry, close, http }))
     expect(coded.length).toBeGreaterThan(20)
     expect(written).toEqual(coded)
@@ -247,127 +285,6 @@ function isAdapter(path: string, folder: string): boolean {
 function isPrivatePart(folder: string, path: string, file: string): boolean {
   const adapter = (name: string): string => /^[a-z0-9]+/u.exec(name.slice(folder.length))?.[0] ?? ''
   return file.startsWith(folder) && adapter(path) === adapter(file)
-}
-
-function yjsValues(imports: Source['imports']): readonly string[] {
-  return imports.filter(({ specifier, typeOnly }) => specifier === 'yjs' && !typeOnly).flatMap(({ names }) => (names.length === 0 ? ['yjs'] : names))
-}
-
-function docsBuilt(tree: ts.SourceFile): readonly string[] {
-  const found: string[] = []
-  visit(tree, (node) => {
-    if (ts.isPropertyAccessExpression(node) && node.name.text === 'Doc') found.push(node.getText())
-  })
-  return found
-}
-
-function defaultExports(tree: ts.SourceFile): readonly string[] {
-  const found: string[] = []
-  visit(tree, (node) => {
-    const modifiers = ts.canHaveModifiers(node) ? (ts.getModifiers(node) ?? []) : []
-    if (ts.isExportAssignment(node) || modifiers.some(({ kind }) => kind === ts.SyntaxKind.DefaultKeyword)) found.push('default export')
-    if (ts.isExportSpecifier(node) && node.name.text === 'default') found.push('default export')
-  })
-  return found
-}
-
-function isBarrel(tree: ts.SourceFile): boolean {
-  return tree.statements.length > 0 && tree.statements.every((node) => ts.isExportDeclaration(node) && node.moduleSpecifier !== undefined)
-}
-
-function refusedSyntax(tree: ts.SourceFile): readonly string[] {
-  const found: string[] = []
-  visit(tree, (node) => {
-    const line = tree.getLineAndCharacterOfPosition(node.pos).line + 1
-    if (ts.isEnumDeclaration(node)) found.push(`enum in line ${line}`)
-    if (node.kind === ts.SyntaxKind.AnyKeyword) found.push(`any in line ${line}`)
-    if (ts.isNonNullExpression(node)) found.push(`! in line ${line}`)
-    if (ts.isModuleDeclaration(node) && (node.flags & ts.NodeFlags.Namespace) !== 0) found.push(`namespace in line ${line}`)
-  })
-  return found
-}
-
-function declaredNames(tree: ts.SourceFile): readonly string[] {
-  const found: string[] = []
-  visit(tree, (node) => {
-    const named = ts.isClassDeclaration(node) || ts.isInterfaceDeclaration(node) || ts.isTypeAliasDeclaration(node) || ts.isFunctionDeclaration(node)
-    if (named && node.name !== undefined) found.push(node.name.text)
-  })
-  return found
-}
-
-/** Names used as values that the file itself does not declare or import: its globals, and a few too many. */
-function freeNames(tree: ts.SourceFile): readonly string[] {
-  const declared = new Set<string>()
-  const used: string[] = []
-  visit(tree, (node) => {
-    if (!ts.isIdentifier(node)) return
-    const { parent } = node
-    const isDeclared =
-      (ts.isVariableDeclaration(parent) || ts.isParameter(parent) || ts.isBindingElement(parent) || ts.isFunctionDeclaration(parent) || ts.isImportSpecifier(parent)) &&
-      parent.name === node
-    if (isDeclared) declared.add(node.text)
-    else if ((ts.isPropertyAccessExpression(parent) && parent.expression === node) || ts.isCallExpression(parent) || ts.isNewExpression(parent)) used.push(node.text)
-  })
-  return used.filter((name) => !declared.has(name))
-}
-
-function frameDirections(): { client: ReadonlySet<string>; relay: ReadonlySet<string> } {
-  const tree = sources.find(({ path }) => path === 'packages/shared/src/frames.ts')?.tree
-  const members = (alias: string): ReadonlySet<string> => {
-    const names = new Set<string>()
-    for (const node of tree?.statements ?? []) {
-      if (!ts.isTypeAliasDeclaration(node) || node.name.text !== alias) continue
-      visit(node.type, (part) => {
-        if (ts.isTypeReferenceNode(part)) names.add(part.typeName.getText().replace(/Frame$/u, '').toLowerCase())
-      })
-    }
-    return names
-  }
-  return { client: members('ClientFrame'), relay: members('RelayFrame') }
-}
-
-function limitRows(): Readonly<Record<string, string>> {
-  const [limits, wire] = [DEFAULT_LIMITS, WIRE_LIMITS]
-  return {
-    message: size(limits.message),
-    'message before welcome': `${size(limits.helloMessage)}, one frame, ${limits.helloMs / 1000} s`,
-    'agent, message, principal strings': [wire.agent, wire.text, wire.principal].map(size).join(', '),
-    token: size(wire.token),
-    'document id': `1 to ${size(wire.documentId)} of UTF-8, no control characters, not \`.\` or \`..\``,
-    'edit, in parts': size(limits.edit),
-    covers: count(wire.covers),
-    'entries in a frame': count(wire.entries),
-    'frames in a message': count(wire.frames),
-    'structs per 256 KiB of an update': count(limits.structs),
-    'depth of a JSON-like value': count(limits.depth),
-    key: size(limits.key),
-    document: size(limits.document),
-    presence: `${size(limits.presence)} a client, ${size(wire.presence)} a frame`,
-    'documents on a socket': count(limits.documents),
-    window: size(limits.window),
-    'outbound, unsent': `${size(limits.outbound)}, then catch-up from the log`,
-    'state fragment': size(limits.fragment),
-  }
-}
-
-function size(bytes: number): string {
-  if (bytes >= 1 << 20) return `${bytes / (1 << 20)} MiB`
-  return bytes >= 1024 ? `${bytes / 1024} KiB` : `${bytes} bytes`
-}
-
-function count(number: number): string {
-  return number.toLocaleString('en-GB')
-}
-
-/** Rows of the Markdown table whose head begins with `head`, as trimmed cells. */
-function table(page: string, head: string): readonly (readonly string[])[] {
-  const lines = page.split('\n')
-  const start = lines.findIndex((line) => line.startsWith(head))
-  if (start < 0) throw new Error(`no table "${head}"`)
-  const rows = lines.slice(start + 2)
-  const end = rows.findIndex((line) => !line.startsWith('|'))
-  return rows.slice(0, end < 0 ? undefined : end).map((line) => line.slice(1, -1).split('|').map((cell) => cell.trim()))
 }
 
 /** Text files under version control; in an unpacked archive, without it, what the packages and the root hold. */

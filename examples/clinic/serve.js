@@ -61,10 +61,13 @@ function pages(relayUrl) {
   const filled = async (file) => (await readFile(join(dist, file), 'utf8')).replaceAll('%RELAY%', relayUrl)
   hono.get('/', async (c) => c.html(await filled('index.html'), 200, { 'Cache-Control': 'no-cache' }))
   hono.get('/sw.js', async (c) => c.body(await filled('sw.js'), 200, { 'Content-Type': 'text/javascript', 'Cache-Control': 'no-cache' }))
-  hono.use('/assets/*', async (c, next) => {
-    await next()
-    c.header('Cache-Control', 'public, max-age=31536000, immutable')
-  })
+  // Names in assets/ carry a hash of their content.
+  const forever = {
+    root: dist,
+    onFound: (/** @type {string} */ _path, /** @type {import('hono').Context} */ c) =>
+      c.header('Cache-Control', 'public, max-age=31536000, immutable'),
+  }
+  hono.use('/assets/*', serveStatic(forever))
   hono.use('*', serveStatic({ root: dist }))
   return hono
 }

@@ -14,7 +14,9 @@ function serviceWorker(): Plugin {
     apply: 'build',
     generateBundle(_options, bundle) {
       const built = Object.keys(bundle).filter((file) => file.startsWith('assets/'))
-      const files = ['/', ...readdirSync(new URL('public', import.meta.url)), ...built].map((file) => (file === '/' ? file : `/${file}`)).toSorted()
+      const files = ['/', ...readdirSync(new URL('public', import.meta.url)), ...built]
+        .map((file) => (file === '/' ? file : `/${file}`))
+        .toSorted()
       const source = readFileSync(new URL('src/sw.js', import.meta.url), 'utf8')
       const page = readFileSync(new URL('index.html', import.meta.url), 'utf8')
       const version = createHash('sha256').update(files.join('\n')).update(page).update(source).digest('hex').slice(0, 12)

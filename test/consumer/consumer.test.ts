@@ -39,7 +39,10 @@ describe('a consumer', () => {
 
   it.each(['shared', 'client', 'server'])('finds nothing wrong with the tarball of @rejoin/%s', async (name) => {
     const tarball = await readFile(consumer.tarballs.get(`@rejoin/${name}`) ?? '')
-    const { messages } = await publint({ pack: { tarball: tarball.buffer.slice(tarball.byteOffset, tarball.byteOffset + tarball.length) }, level: 'warning' })
+    const { messages } = await publint({
+      pack: { tarball: tarball.buffer.slice(tarball.byteOffset, tarball.byteOffset + tarball.length) },
+      level: 'warning',
+    })
     expect(messages).toEqual([])
   })
 })
@@ -48,7 +51,11 @@ describeChromium('a consumer in Chromium', () => {
   it('edits, and knows when the relay has it', async () => {
     await viteBuild()
     const data = mkdtempSync(join(tmpdir(), 'consumer-relay-'))
-    const [relay, pages, browser] = await Promise.all([createServer({ port: 0, data }), servePages(join(consumer.folder, 'dist')), launchChromium()])
+    const [relay, pages, browser] = await Promise.all([
+      createServer({ port: 0, data }),
+      servePages(join(consumer.folder, 'dist')),
+      launchChromium(),
+    ])
     try {
       const page = await browser.newPage()
       const problems: string[] = []
@@ -56,7 +63,11 @@ describeChromium('a consumer in Chromium', () => {
       await page.goto(`${pages.url}/?relay=${encodeURIComponent(relay.url)}`)
       const output = page.locator('output:not(:empty)')
       await output.waitFor({ state: 'attached' })
-      expect(JSON.parse((await output.textContent()) ?? '')).toEqual({ value: 1, storage: expect.stringMatching(/durable|ephemeral/u), pending: { local: 0, relay: 0 } })
+      expect(JSON.parse((await output.textContent()) ?? '')).toEqual({
+        value: 1,
+        storage: expect.stringMatching(/durable|ephemeral/u),
+        pending: { local: 0, relay: 0 },
+      })
       expect(problems).toEqual([])
     } finally {
       await browser.close()
@@ -75,11 +86,15 @@ async function typeCheck(project: string): Promise<void> {
 }
 
 async function viteBuild(): Promise<void> {
-  await run(process.execPath, [join(root, 'node_modules/vite/bin/vite.js'), 'build', '--logLevel', 'warn', '--outDir', 'dist', '--emptyOutDir'], {
-    cwd: consumer.folder,
-    // Vitest's own is 'test', which would build for development.
-    env: { ...process.env, NODE_ENV: 'production' },
-  })
+  await run(
+    process.execPath,
+    [join(root, 'node_modules/vite/bin/vite.js'), 'build', '--logLevel', 'warn', '--outDir', 'dist', '--emptyOutDir'],
+    {
+      cwd: consumer.folder,
+      // Vitest's own is 'test', which would build for development.
+      env: { ...process.env, NODE_ENV: 'production' },
+    },
+  )
 }
 
 function servePages(folder: string): Promise<{ url: string; close: () => void }> {
@@ -93,6 +108,8 @@ function servePages(folder: string): Promise<{ url: string; close: () => void }>
     )
   })
   return new Promise((ready) => {
-    server.listen(0, '127.0.0.1', () => ready({ url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, close: () => server.close() }))
+    server.listen(0, '127.0.0.1', () =>
+      ready({ url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, close: () => server.close() }),
+    )
   })
 }

@@ -7,7 +7,18 @@ import { join } from 'node:path'
 import Database from 'better-sqlite3'
 import type { Browser, BrowserContext, Page } from 'playwright-core'
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest'
-import { addPet, launchChromium, openClinic, openDevice, readClinic, readStatus, renamePet, screenshot, untilSent, writeNote } from '../support/browser.ts'
+import {
+  addPet,
+  launchChromium,
+  openClinic,
+  openDevice,
+  readClinic,
+  readStatus,
+  renamePet,
+  screenshot,
+  untilSent,
+  writeNote,
+} from '../support/browser.ts'
 import type { Example } from '../support/example.ts'
 import { buildExample, startExample } from '../support/example.ts'
 import { describeChromium } from '../support/requires.ts'
@@ -50,7 +61,10 @@ describeChromium('stories in Chromium', () => {
   }
 
   async function untilMirrored(names: readonly string[]): Promise<void> {
-    await until(() => JSON.stringify(mirrored().map(({ name }) => name)) === JSON.stringify(names.toSorted()) || undefined, `the mirror to hold ${names.join(', ')}`)
+    await until(
+      () => JSON.stringify(mirrored().map(({ name }) => name)) === JSON.stringify(names.toSorted()) || undefined,
+      `the mirror to hold ${names.join(', ')}`,
+    )
   }
 
   it('two tabs edit offline, the reloaded one opens with every edit, and all come together again', async () => {
@@ -66,7 +80,10 @@ describeChromium('stories in Chromium', () => {
     await screenshot(first, 'story-1-connected')
 
     await laptop.setOffline(true)
-    await until(async () => (await readStatus(first)).connection === 'offline' && (await readStatus(second)).connection === 'offline', 'both tabs to notice')
+    await until(
+      async () => (await readStatus(first)).connection === 'offline' && (await readStatus(second)).connection === 'offline',
+      'both tabs to notice',
+    )
     await renamePet(first, 'Biscuit', 'Biscuit the brave')
     await writeNote(second, 'Written without a network.')
     await addPet(second, 'Nimbus')

@@ -17,9 +17,17 @@ export async function launchChromium(): Promise<Browser> {
 }
 
 /** One device: a profile of its own. */
-export async function openDevice(browser: Browser, look: { readonly phone?: boolean; readonly dark?: boolean } = {}): Promise<BrowserContext> {
+export async function openDevice(
+  browser: Browser,
+  look: { readonly phone?: boolean; readonly dark?: boolean } = {},
+): Promise<BrowserContext> {
   const viewport = look.phone === true ? { width: 390, height: 800 } : { width: 1440, height: 860 }
-  const device = await browser.newContext({ viewport, colorScheme: look.dark === true ? 'dark' : 'light', locale: 'en-GB', reducedMotion: 'reduce' })
+  const device = await browser.newContext({
+    viewport,
+    colorScheme: look.dark === true ? 'dark' : 'light',
+    locale: 'en-GB',
+    reducedMotion: 'reduce',
+  })
   device.setDefaultTimeout(10_000)
   return device
 }
@@ -70,10 +78,13 @@ export async function untilSent(...pages: readonly Page[]): Promise<void> {
 
 /** Everything that the page shows of the document: pets with what stands under each name, and the note. */
 export async function readClinic(page: Page): Promise<{ readonly pets: readonly string[]; readonly note: string }> {
-  const pets = await page.locator('.list .row-words').evaluateAll((rows) => rows.map((row) => [...row.children].map((part) => part.textContent).join(': ')))
+  const pets = await page
+    .locator('.list .row-words')
+    .evaluateAll((rows) => rows.map((row) => [...row.children].map((part) => part.textContent).join(': ')))
   const note = await page.locator('.ProseMirror').evaluate((editor) => {
     const own = editor.cloneNode(true) as HTMLElement
-    for (const caret of own.querySelectorAll('.collaboration-carets__caret, .ProseMirror-separator, .ProseMirror-trailingBreak')) caret.remove()
+    for (const caret of own.querySelectorAll('.collaboration-carets__caret, .ProseMirror-separator, .ProseMirror-trailingBreak'))
+      caret.remove()
     return [...own.children].map((block) => block.textContent).join('\n')
   })
   return { pets, note }

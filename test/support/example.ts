@@ -23,7 +23,10 @@ export interface Example {
 
 /** Builds the app's page, once per run of the tests. */
 export async function buildExample(): Promise<void> {
-  await promisify(execFile)(process.execPath, [join(root, 'node_modules/vite/bin/vite.js'), 'build', '--logLevel', 'error'], { cwd: folder, env: { ...process.env, NODE_ENV: 'production' } })
+  await promisify(execFile)(process.execPath, [join(root, 'node_modules/vite/bin/vite.js'), 'build', '--logLevel', 'error'], {
+    cwd: folder,
+    env: { ...process.env, NODE_ENV: 'production' },
+  })
 }
 
 /** Starts the example on `data`; on the ports of an earlier one when it is given. */

@@ -10,7 +10,8 @@ export class ClosingReporter extends DefaultReporter {
   override onTestRunEnd(modules: readonly TestModule[], errors: readonly SerializedError[], reason: TestRunEndReason): void {
     super.onTestRunEnd(modules, errors, reason)
     const absent = modules.flatMap((module) => suitesNotRun(module))
-    const lines = absent.length === 0 ? ['Every suite ran.'] : ['Suites that did not run, and what each lacks:', ...absent.map((line) => `  ${line}`)]
+    const lines =
+      absent.length === 0 ? ['Every suite ran.'] : ['Suites that did not run, and what each lacks:', ...absent.map((line) => `  ${line}`)]
     const { passed, failed } = count(modules)
     this.log(`\n${lines.join('\n')}\n\n${passed} passed, ${failed + errors.length} failed`)
   }

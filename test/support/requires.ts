@@ -43,8 +43,16 @@ export function program(...names: string[]): Probe {
 
 /** The first of `names` that can be executed, as a path. */
 export function findProgram(...names: string[]): string | undefined {
-  const folders = [...(process.env['PATH'] ?? '').split(delimiter), '/usr/sbin', '/sbin', '/usr/lib/postgresql/15/bin', '/usr/lib/postgresql/17/bin']
-  const paths = names.flatMap((name) => (name.includes('/') ? [name] : folders.filter((folder) => folder !== '').map((folder) => join(folder, name))))
+  const folders = [
+    ...(process.env['PATH'] ?? '').split(delimiter),
+    '/usr/sbin',
+    '/sbin',
+    '/usr/lib/postgresql/15/bin',
+    '/usr/lib/postgresql/17/bin',
+  ]
+  const paths = names.flatMap((name) =>
+    name.includes('/') ? [name] : folders.filter((folder) => folder !== '').map((folder) => join(folder, name)),
+  )
   return paths.find(isExecutable)
 }
 
@@ -58,7 +66,9 @@ function isExecutable(path: string): boolean {
 }
 
 /** Debian's Chromium, or the one that CHROMIUM names. */
-export const chromiumPath: string | undefined = findProgram(...[process.env['CHROMIUM'] ?? [], 'chromium', 'chromium-browser', 'google-chrome'].flat())
+export const chromiumPath: string | undefined = findProgram(
+  ...[process.env['CHROMIUM'] ?? [], 'chromium', 'chromium-browser', 'google-chrome'].flat(),
+)
 
 /** `describe` of suites that need a Chromium. */
 export const describeChromium: (suite: string, body: () => void) => void = requires('Chromium', () =>

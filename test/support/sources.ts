@@ -102,7 +102,9 @@ function clauseNames(clause: ts.ImportClause | undefined): { typeOnly: boolean; 
 
 function named(from: string, specifier: string): { specifier: string; file: string | undefined } {
   if (specifier.startsWith('.')) {
-    const file = relative(root, resolve(root, dirname(from), specifier)).split(sep).join('/')
+    const file = relative(root, resolve(root, dirname(from), specifier))
+      .split(sep)
+      .join('/')
     return { specifier, file }
   }
   return { specifier, file: publicPaths.get(specifier) }

@@ -4,7 +4,11 @@
 import { setTimeout as pause } from 'node:timers/promises'
 
 /** Resolves with the first value of `condition` that is neither false nor undefined; rejects after `timeout` ms (default 10 s) with `what` and the last error. */
-export async function until<T>(condition: () => T | Promise<T>, what = 'the condition', timeout = 10_000): Promise<Exclude<T, false | undefined>> {
+export async function until<T>(
+  condition: () => T | Promise<T>,
+  what = 'the condition',
+  timeout = 10_000,
+): Promise<Exclude<T, false | undefined>> {
   const deadline = performance.now() + timeout
   let last: unknown
   for (;;) {

@@ -33,7 +33,12 @@ export function App(): ReactNode {
         </a>
         <nav className="sections" aria-label="Sections">
           {SECTIONS.map(([section, label]) => (
-            <a key={section} href={`#/${section}`} className={`to-${section}`} aria-current={place.section === section ? 'page' : undefined}>
+            <a
+              key={section}
+              href={`#/${section}`}
+              className={`to-${section}`}
+              aria-current={place.section === section ? 'page' : undefined}
+            >
               {label}
             </a>
           ))}

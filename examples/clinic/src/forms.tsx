@@ -13,12 +13,23 @@ import { ageOf, KINDS, kindHue } from './pets.ts'
 export function PetForm({ pet, owners }: { readonly pet: Entry; readonly owners: readonly Entry[] }): ReactNode {
   const owner = owners.find((entry) => entry.id === textOf(pet, 'ownerId'))
   return (
-    <Card section="pets" entry={pet} hue={kindHue(textOf(pet, 'kind'))} under={[textOf(pet, 'kind'), ageOf(textOf(pet, 'dob'))].filter((part) => part !== '').join(', ')}>
+    <Card
+      section="pets"
+      entry={pet}
+      hue={kindHue(textOf(pet, 'kind'))}
+      under={[textOf(pet, 'kind'), ageOf(textOf(pet, 'dob'))].filter((part) => part !== '').join(', ')}
+    >
       <Field section="pets" entry={pet} field="name" label="Name" wide autoFocus={textOf(pet, 'name') === ''} />
       <Choice section="pets" entry={pet} field="kind" label="Kind" options={KINDS.map((kind) => [kind, kind])} />
       <Field section="pets" entry={pet} field="dob" label="Born" type="date" />
       <Weight entry={pet} />
-      <Choice section="pets" entry={pet} field="ownerId" label="Owner" options={owners.map((entry) => [entry.id, textOf(entry, 'name') || 'No name yet'])} />
+      <Choice
+        section="pets"
+        entry={pet}
+        field="ownerId"
+        label="Owner"
+        options={owners.map((entry) => [entry.id, textOf(entry, 'name') || 'No name yet'])}
+      />
       {owner === undefined ? null : (
         <p className="contact">
           <a href={`#/owners/${owner.id}`}>{textOf(owner, 'name') || 'Owner'}</a>
@@ -32,7 +43,12 @@ export function PetForm({ pet, owners }: { readonly pet: Entry; readonly owners:
 export function OwnerForm({ owner, pets }: { readonly owner: Entry; readonly pets: readonly Entry[] }): ReactNode {
   const own = pets.filter((pet) => textOf(pet, 'ownerId') === owner.id)
   return (
-    <Card section="owners" entry={owner} hue={42} under={own.length === 0 ? 'No pets yet' : `${own.length} pet${own.length === 1 ? '' : 's'}`}>
+    <Card
+      section="owners"
+      entry={owner}
+      hue={42}
+      under={own.length === 0 ? 'No pets yet' : `${own.length} pet${own.length === 1 ? '' : 's'}`}
+    >
       <Field section="owners" entry={owner} field="name" label="Name" wide autoFocus={textOf(owner, 'name') === ''} />
       <Field section="owners" entry={owner} field="phone" label="Telephone" type="tel" />
       <Field section="owners" entry={owner} field="email" label="E-mail" type="email" />
@@ -122,7 +138,14 @@ function Field({ section, entry, field, label, type = 'text', wide = false, auto
   return (
     <label className={wide ? 'wide' : undefined}>
       <span>{label}</span>
-      <input ref={input} name={field} type={type} autoComplete="off" value={textOf(entry, field)} onChange={(event) => setField(section, entry.id, field, event.target.value || undefined)} />
+      <input
+        ref={input}
+        name={field}
+        type={type}
+        autoComplete="off"
+        value={textOf(entry, field)}
+        onChange={(event) => setField(section, entry.id, field, event.target.value || undefined)}
+      />
     </label>
   )
 }
@@ -140,7 +163,14 @@ function Weight({ entry }: { readonly entry: Entry }): ReactNode {
   return (
     <label>
       <span>Weight, kg</span>
-      <input name="weight" inputMode="decimal" autoComplete="off" value={typed ?? held} onChange={(event) => write(event.target.value)} onBlur={() => setTyped(undefined)} />
+      <input
+        name="weight"
+        inputMode="decimal"
+        autoComplete="off"
+        value={typed ?? held}
+        onChange={(event) => write(event.target.value)}
+        onBlur={() => setTyped(undefined)}
+      />
     </label>
   )
 }
@@ -159,7 +189,11 @@ function Choice({ section, entry, field, label, options }: ChoiceProps): ReactNo
   return (
     <label>
       <span>{label}</span>
-      <select name={field} value={isKnown ? held : ''} onChange={(event) => setField(section, entry.id, field, event.target.value || undefined)}>
+      <select
+        name={field}
+        value={isKnown ? held : ''}
+        onChange={(event) => setField(section, entry.id, field, event.target.value || undefined)}
+      >
         <option value="">—</option>
         {options.map(([value, words]) => (
           <option key={value} value={value}>

@@ -44,7 +44,9 @@ function watchRecords(collection: Y.Map<Y.Map<unknown>>): { get: () => readonly 
 const byName = new Intl.Collator(undefined, { sensitivity: 'base', numeric: true })
 
 function readRecords(collection: Y.Map<Y.Map<unknown>>): readonly Entry[] {
-  const entries = [...collection].flatMap(([id, record]) => (record instanceof Y.Map ? [{ id, fields: Object.fromEntries(record.entries()) }] : []))
+  const entries = [...collection].flatMap(([id, record]) =>
+    record instanceof Y.Map ? [{ id, fields: Object.fromEntries(record.entries()) }] : [],
+  )
   return entries.toSorted((a, b) => byName.compare(textOf(a, 'name'), textOf(b, 'name')) || (a.id < b.id ? -1 : 1))
 }
 
@@ -95,7 +97,13 @@ function readPeers(states: ReadonlyMap<number, { readonly [key: string]: unknown
     if (typeof user !== 'object' || user === null) continue
     const { id, name, color } = user as Record<string, unknown>
     if (typeof name !== 'string' || typeof color !== 'string' || !/^#[0-9a-f]{6}$/iu.test(color)) continue
-    peers.push({ clientId, id: typeof id === 'string' ? id : String(clientId), name: name.slice(0, 40), color, place: typeof state['place'] === 'string' ? state['place'] : '' })
+    peers.push({
+      clientId,
+      id: typeof id === 'string' ? id : String(clientId),
+      name: name.slice(0, 40),
+      color,
+      place: typeof state['place'] === 'string' ? state['place'] : '',
+    })
   }
   return peers.toSorted((a, b) => a.clientId - b.clientId)
 }

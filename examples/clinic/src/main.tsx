@@ -17,5 +17,7 @@ createRoot(root).render(
 )
 
 if (import.meta.env.PROD && 'serviceWorker' in navigator) {
-  navigator.serviceWorker.register('/sw.js').catch((error: unknown) => console.warn('without a service worker the clinic does not open offline', error))
+  navigator.serviceWorker
+    .register('/sw.js')
+    .catch((error: unknown) => console.warn('without a service worker the clinic does not open offline', error))
 }

@@ -45,10 +45,30 @@ function createEditor(element: HTMLElement | null): Editor {
 }
 
 const TOOLS = [
-  { label: 'Heading', path: 'M4 3v10M12 3v10M4 8h8', isOn: (editor: Editor) => editor.isActive('heading'), run: (editor: Editor) => editor.chain().focus().toggleHeading({ level: 2 }).run() },
-  { label: 'Bold', path: 'M5 3h3.6a2.4 2.4 0 0 1 0 4.9H5zM5 7.9h4.2a2.6 2.6 0 0 1 0 5.1H5z', isOn: (editor: Editor) => editor.isActive('bold'), run: (editor: Editor) => editor.chain().focus().toggleBold().run() },
-  { label: 'Italic', path: 'M7 3h5M4 13h5M9.6 3 6.4 13', isOn: (editor: Editor) => editor.isActive('italic'), run: (editor: Editor) => editor.chain().focus().toggleItalic().run() },
-  { label: 'List', path: 'M6.5 4H13M6.5 8H13M6.5 12H13M3 4h.01M3 8h.01M3 12h.01', isOn: (editor: Editor) => editor.isActive('bulletList'), run: (editor: Editor) => editor.chain().focus().toggleBulletList().run() },
+  {
+    label: 'Heading',
+    path: 'M4 3v10M12 3v10M4 8h8',
+    isOn: (editor: Editor) => editor.isActive('heading'),
+    run: (editor: Editor) => editor.chain().focus().toggleHeading({ level: 2 }).run(),
+  },
+  {
+    label: 'Bold',
+    path: 'M5 3h3.6a2.4 2.4 0 0 1 0 4.9H5zM5 7.9h4.2a2.6 2.6 0 0 1 0 5.1H5z',
+    isOn: (editor: Editor) => editor.isActive('bold'),
+    run: (editor: Editor) => editor.chain().focus().toggleBold().run(),
+  },
+  {
+    label: 'Italic',
+    path: 'M7 3h5M4 13h5M9.6 3 6.4 13',
+    isOn: (editor: Editor) => editor.isActive('italic'),
+    run: (editor: Editor) => editor.chain().focus().toggleItalic().run(),
+  },
+  {
+    label: 'List',
+    path: 'M6.5 4H13M6.5 8H13M6.5 12H13M3 4h.01M3 8h.01M3 12h.01',
+    isOn: (editor: Editor) => editor.isActive('bulletList'),
+    run: (editor: Editor) => editor.chain().focus().toggleBulletList().run(),
+  },
 ] as const
 
 function Tools({ editor }: { readonly editor: Editor }): ReactNode {

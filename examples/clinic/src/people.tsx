@@ -32,12 +32,24 @@ export function People(): ReactNode {
       <div id="self" popover="auto" className="popover">
         <label>
           <span>Your name</span>
-          <input name="person" value={self.name} maxLength={24} autoComplete="off" onChange={(event) => changePerson({ name: event.target.value })} />
+          <input
+            name="person"
+            value={self.name}
+            maxLength={24}
+            autoComplete="off"
+            onChange={(event) => changePerson({ name: event.target.value })}
+          />
         </label>
         <div className="colors" role="radiogroup" aria-label="Your colour">
           {COLORS.map((color, index) => (
             <label key={color} style={{ background: color }}>
-              <input type="radio" name="color" aria-label={`Colour ${index + 1}`} checked={color === self.color} onChange={() => changePerson({ color })} />
+              <input
+                type="radio"
+                name="color"
+                aria-label={`Colour ${index + 1}`}
+                checked={color === self.color}
+                onChange={() => changePerson({ color })}
+              />
             </label>
           ))}
         </div>

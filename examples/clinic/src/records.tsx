@@ -24,7 +24,13 @@ export function Records({ section, id }: { readonly section: CollectionName; rea
   const chosen = entries.find((entry) => entry.id === id)
   return (
     <>
-      <List key={section} section={section} entries={entries} chosen={chosen?.id} describe={(entry) => (section === 'pets' ? describePet(entry, owners) : describeOwner(entry, pets))} />
+      <List
+        key={section}
+        section={section}
+        entries={entries}
+        chosen={chosen?.id}
+        describe={(entry) => (section === 'pets' ? describePet(entry, owners) : describeOwner(entry, pets))}
+      />
       <section className="detail" aria-label={chosen === undefined ? 'Nothing chosen' : textOf(chosen, 'name')}>
         {chosen === undefined ? <Nothing section={section} empty={entries.length === 0} gone={id !== ''} /> : null}
         {chosen !== undefined && section === 'pets' ? <PetForm key={chosen.id} pet={chosen} owners={owners} /> : null}
@@ -61,7 +67,14 @@ function List({ section, entries, chosen, describe }: ListProps): ReactNode {
         </button>
       </div>
       {entries.length > 3 ? (
-        <input type="search" className="search" placeholder={`Search ${words.many.toLowerCase()}`} aria-label={`Search ${words.many.toLowerCase()}`} value={search} onChange={(event) => setSearch(event.target.value)} />
+        <input
+          type="search"
+          className="search"
+          placeholder={`Search ${words.many.toLowerCase()}`}
+          aria-label={`Search ${words.many.toLowerCase()}`}
+          value={search}
+          onChange={(event) => setSearch(event.target.value)}
+        />
       ) : null}
       <ul>
         {shown.map((entry) => (
@@ -92,9 +105,22 @@ function describeOwner(owner: Entry, pets: readonly Entry[]): string {
   return own.length === 0 ? 'No pets yet' : own.join(', ')
 }
 
-function Nothing({ section, empty, gone }: { readonly section: CollectionName; readonly empty: boolean; readonly gone: boolean }): ReactNode {
+function Nothing({
+  section,
+  empty,
+  gone,
+}: {
+  readonly section: CollectionName
+  readonly empty: boolean
+  readonly gone: boolean
+}): ReactNode {
   if (gone) return <Message title="That record is gone">Somebody removed it, or it has not arrived on this device yet.</Message>
-  if (!empty) return <Message title={`Choose ${section === 'pets' ? 'a pet' : 'an owner'}`}>Everything you type is saved on this device at once, with or without a network.</Message>
+  if (!empty)
+    return (
+      <Message title={`Choose ${section === 'pets' ? 'a pet' : 'an owner'}`}>
+        Everything you type is saved on this device at once, with or without a network.
+      </Message>
+    )
   return (
     <Message title="A fresh start">
       Add the first {WORDS[section].one}, or look around with a few examples.

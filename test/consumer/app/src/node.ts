@@ -14,7 +14,9 @@ import { nobody, schema } from './schema.js'
 
 const data = mkdtempSync(join(tmpdir(), 'consumer-'))
 export const withTokens = defineConfig({ auth: jwt({ secret: 'x'.repeat(32), algorithms: ['HS256'] }) })
-const server: Server = await createServer(defineConfig({ port: 0, data, schema, sinks: { mirror: mirror({ path: join(data, 'mirror.db') }) } }))
+const server: Server = await createServer(
+  defineConfig({ port: 0, data, schema, sinks: { mirror: mirror({ path: join(data, 'mirror.db') }) } }),
+)
 const signal = AbortSignal.timeout(10_000)
 
 const writer = createClient({ url: server.url, store: sqlite({ path: join(data, 'writer.db') }) })
@@ -31,7 +33,14 @@ try {
 } catch (error) {
   if (error instanceof SyncError) refused = error.code
 }
-process.stdout.write(JSON.stringify({ read: read.ydoc.getMap('greetings').get('first'), refused, fields: Object.keys(nobody), storage: writer.status.get().storage.name }))
+process.stdout.write(
+  JSON.stringify({
+    read: read.ydoc.getMap('greetings').get('first'),
+    refused,
+    fields: Object.keys(nobody),
+    storage: writer.status.get().storage.name,
+  }),
+)
 
 await Promise.all([writer.close(), reader.close()])
 await server.close()
