@@ -342,6 +342,18 @@ describe('a refusal', () => {
     await replica.wait()
   })
 
+  it('that never comes, nor an ack, ends the socket: another one may do better', async () => {
+    const replica = await world.opened(world.connect())
+    relay.script.push = () => 'silence'
+    type(replica, 'x')
+    await clock.advance(55_000)
+    expect(relay.dials).toBe(1)
+    relay.script.push = () => undefined
+    await clock.advance(40_000)
+    expect(relay.dials).toBe(2)
+    await replica.wait()
+  })
+
   it('for want of a grant holds the outbox, until the grant rises', async () => {
     relay.script.access = () => 'read'
     const replica = await world.opened(world.connect())

@@ -17,7 +17,7 @@ const sessionEvents: { readonly [T in SessionEvent['type']]: Extract<SessionEven
   start: { type: 'start' }, wake: { type: 'wake' }, tick: { type: 'tick' }, opened: { type: 'opened' }, heard: { type: 'heard' }, stop: { type: 'stop' },
   token: { type: 'token', token: 't' },
   'no-token': { type: 'no-token', code: 'timeout', reason: 'no network' },
-  garbage: { type: 'garbage', reason: 'not a frame' },
+  fault: { type: 'fault', code: 'bad_frame', reason: 'not a frame' },
   lost: { type: 'lost', code: 1006, reason: '' },
   welcome: { type: 'welcome', revision: 1, heartbeat: 20_000, window: 1000, relay: hex(1), principal: 'p' },
   authenticate: { type: 'authenticate', code: 'expired', deadline: 1000, message: '' },
@@ -44,7 +44,7 @@ const sessions: { readonly [S in SessionName]: Session } = (() => {
 
 /** States × events → the state that follows and the effects; '·' where nothing happens. */
 const SESSION_LAW = `
-             | start | wake        | tick              | token           | no-token          | opened        | heard | garbage                   | lost            | welcome          | authenticate          | authenticated         | goaway                    | ping           | stop
+             | start | wake        | tick              | token           | no-token          | opened        | heard | fault                     | lost            | welcome          | authenticate          | authenticated         | goaway                    | ping           | stop
   idle       | token ask | ·       | ·                 | ·               | ·                 | ·             | ·     | ·                         | ·               | ·                | ·                     | ·                     | ·                         | ·              | closed
   token      | ·     | ·           | waiting           | dialing dial    | waiting           | ·             | ·     | ·                         | ·               | ·                | ·                     | ·                     | ·                         | ·              | closed
   dialing    | ·     | ·           | waiting hang-up   | ·               | ·                 | greeting send | ·     | ·                         | waiting         | ·                | ·                     | ·                     | ·                         | ·              | closed hang-up

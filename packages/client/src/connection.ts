@@ -36,6 +36,8 @@ export type DocumentFrame = Frameless<Extract<ClientFrame, { readonly handle: nu
 
 /** A message is sent when it has this many bytes, or when the work that made its frames is over. */
 const MESSAGE_BYTES = 256 * 1024
+/** Pushes are answered within this time, or the socket is given up; looked at when the heartbeat is. */
+const ANSWER_MS = 60_000
 
 export class Connection {
   readonly status: Readable<ConnectionStatus>
@@ -59,6 +61,8 @@ export class Connection {
   #lastRef = 0
   #window = 0
   #flying = 0
+  /** When pushes were last answered, or first sent. */
+  #answeredAt = 0
   #flushing = false
   #pumping = false
 
@@ -125,6 +129,7 @@ export class Connection {
 
   /** A document's bytes under way changed. */
   fly(bytes: number): void {
+    if (bytes < 0 || this.#flying === 0) this.#answeredAt = this.#options.clock.now()
     this.#flying = Math.max(0, this.#flying + bytes)
   }
 
@@ -232,7 +237,7 @@ export class Connection {
     this.#step({ type: 'heard' })
     const decoded = decodeFrames(bytes)
     if (decoded.type === 'bad') {
-      this.#step({ type: 'garbage', reason: decoded.reason })
+      this.#step({ type: 'fault', code: 'bad_frame', reason: decoded.reason })
       return
     }
     const generation = this.#generation
@@ -337,7 +342,9 @@ export class Connection {
     this.#timerFor = due
     this.#cancelTimer = due === undefined ? undefined : this.#options.clock.after(Math.max(0, due - this.#options.clock.now()), () => {
       this.#timerFor = undefined
-      this.#step({ type: 'tick' })
+      // A relay that answers pings and no pushes would leave edits pending without a word.
+      const overdue = this.#flying > 0 && this.#options.clock.now() - this.#answeredAt > ANSWER_MS
+      this.#step(overdue ? { type: 'fault', code: 'timeout', reason: 'the relay left edits unanswered' } : { type: 'tick' })
     })
   }
 

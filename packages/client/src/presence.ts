@@ -26,6 +26,7 @@ export class PresenceChannel implements Presence {
   readonly #send: (awareness: Uint8Array) => void
   #awareness: Awareness | undefined
   #online = false
+  #shown = false
   #dirty = false
   #cancel: (() => void) | undefined
 
@@ -35,29 +36,26 @@ export class PresenceChannel implements Presence {
     this.#send = send
   }
 
-  /** Made when first asked for or first heard of: a replica without presence keeps no timer. */
+  /** Announced to others from the first time the application asks for it. */
   get awareness(): Awareness {
-    if (this.#awareness === undefined) {
-      this.#awareness = new Awareness(this.#ydoc)
-      // Its timer must not keep a Node process alive.
-      const timer = this.#awareness._checkInterval as unknown as { unref?: () => void }
-      timer.unref?.()
-      this.#awareness.on('update', this.#update)
+    const awareness = this.#make()
+    if (!this.#shown) {
+      this.#shown = true
       this.#dirty = true
-      if (this.#online) this.#flush()
+      this.#flush()
     }
-    return this.#awareness
+    return awareness
   }
 
   receive(update: Uint8Array): void {
-    applyAwarenessUpdate(this.awareness, update, REMOTE)
+    applyAwarenessUpdate(this.#make(), update, REMOTE)
   }
 
   /** Others may have seen us go: the state is announced under a new clock. */
   online(): void {
     this.#online = true
     const state = this.#awareness?.getLocalState()
-    if (state !== undefined && state !== null) this.#awareness?.setLocalState(state)
+    if (this.#shown && state !== undefined && state !== null) this.#awareness?.setLocalState(state)
   }
 
   /** Nobody else can be seen. */
@@ -78,6 +76,17 @@ export class PresenceChannel implements Presence {
     this.#awareness?.destroy()
   }
 
+  /** Made when first asked for or first heard of: a replica without presence keeps no timer. */
+  #make(): Awareness {
+    if (this.#awareness !== undefined) return this.#awareness
+    this.#awareness = new Awareness(this.#ydoc)
+    // Its timer must not keep a Node process alive.
+    const timer = this.#awareness._checkInterval as unknown as { unref?: () => void }
+    timer.unref?.()
+    this.#awareness.on('update', this.#update)
+    return this.#awareness
+  }
+
   readonly #update = ({ added, updated, removed }: { added: number[]; updated: number[]; removed: number[] }, origin: unknown): void => {
     const own = this.#awareness?.clientID
     if (origin === REMOTE || own === undefined || ![...added, ...updated, ...removed].includes(own)) return
@@ -87,7 +96,7 @@ export class PresenceChannel implements Presence {
 
   #flush(): void {
     const awareness = this.#awareness
-    if (!this.#online || !this.#dirty || awareness === undefined) return
+    if (!this.#online || !this.#shown || !this.#dirty || awareness === undefined) return
     this.#dirty = false
     const update = encodeAwarenessUpdate(awareness, [awareness.clientID])
     const tooLarge = update.length > DEFAULT_LIMITS.presence

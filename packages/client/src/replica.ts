@@ -70,7 +70,9 @@ export class SharedReplica {
   #offered = 0
   #isNew = true
   #rows = 0
+  #isNoticed = false
   #closing: Promise<void> | undefined
+  readonly #loading: Promise<void>
 
   constructor(options: ReplicaOptions) {
     const { document, clock, random, randomBytes, connection } = options
@@ -96,7 +98,7 @@ export class SharedReplica {
       options.onChange()
     })
     this.exchange.outbox.admit(this.incarnation, true, 0)
-    void this.#load()
+    this.#loading = this.#load()
   }
 
   /** The batch that an edit made now is part of, and its number when it has none yet. */
@@ -143,6 +145,7 @@ export class SharedReplica {
       this.#isNew = false
       applyUpdates(this.ydoc, updates, ORIGINS.store, false)
     }
+    this.#isNoticed = true
     if (incarnations.length > 0) this.#adoption?.reread()
   }
 
@@ -173,6 +176,7 @@ export class SharedReplica {
     this.#capture.end()
     this.exchange.end()
     this.presence.destroy()
+    await this.#loading
     await this.#commits.close()
     this.#abort.abort()
     this.#unsubscribe()
@@ -239,6 +243,8 @@ export class SharedReplica {
         adopted: (rows) => this.#onAdopted(rows), changed: () => this.#changed(), trouble: (thrown) => this.#storeTrouble(thrown),
       })
       this.#adoption.meet(loaded.outbox)
+      // What another tab told while this one was reading may not be in what it read.
+      if (this.#isNoticed) this.#adoption.reread()
       this.#begin(applied === 'failed' ? undefined : loaded.cursor)
     } catch (thrown) {
       this.#loadFailed(toSyncError(thrown, 'store_failed'))

@@ -40,8 +40,8 @@ export type SessionEvent =
   | { readonly type: 'opened' }
   /** A message arrived, whatever is in it. */
   | { readonly type: 'heard' }
-  /** A message that is not this protocol. */
-  | { readonly type: 'garbage'; readonly reason: string }
+  /** The relay breaks the protocol, or leaves pushes unanswered. */
+  | { readonly type: 'fault'; readonly code: ErrorCode; readonly reason: string }
   | { readonly type: 'lost'; readonly code: number; readonly reason: string }
   | Extract<RelayFrame, { readonly type: 'welcome' | 'authenticate' | 'authenticated' | 'goaway' | 'ping' }>
   | { readonly type: 'stop' }
@@ -124,7 +124,7 @@ const noToken = (state: Session, { code, reason }: EventOf<'no-token'>, env: Ses
 const tooLong = (state: Session, _event: unknown, env: SessionEnv): SessionStep => retreat(state, env, { code: 'timeout', reason: `no answer while ${DOING[state.name]}` })
 const lost = (state: Session, { code, reason }: EventOf<'lost'>, env: SessionEnv): SessionStep =>
   retreat(state, env, { code: errorOfClose(code), reason: reason === '' ? `the connection ended (${code})` : reason, socketGone: true })
-const garbage = (state: Session, { reason }: EventOf<'garbage'>, env: SessionEnv): SessionStep => retreat(state, env, { code: 'bad_frame', reason })
+const fault = (state: Session, { code, reason }: EventOf<'fault'>, env: SessionEnv): SessionStep => retreat(state, env, { code, reason })
 const goaway = (state: Session, { code, message, retryAfter }: EventOf<'goaway'>, env: SessionEnv): SessionStep =>
   retreat(state, env, { code, reason: message === '' ? code : message, retryAfter })
 const pong = (state: Session, { nonce }: EventOf<'ping'>): SessionStep => ({ state, effects: [{ type: 'send', frame: { type: 'pong', nonce } }] })
@@ -141,10 +141,10 @@ export const SESSION_TABLE: { readonly [S in SessionName]: Row } = {
   idle: row({ start: ask }),
   token: row({ token: dial, 'no-token': noToken, tick: tooLong }),
   dialing: row({ opened: greet, tick: tooLong, lost }),
-  greeting: row({ welcome, goaway, ping: pong, tick: tooLong, lost, garbage, authenticate: early, authenticated: early }),
+  greeting: row({ welcome, goaway, ping: pong, tick: tooLong, lost, fault, authenticate: early, authenticated: early }),
   connected: row({
     heard: (state, _event, { now }) => stay({ ...state, heardAt: now, probing: false }),
-    tick: beat, wake: probe, ping: pong, goaway, lost, garbage,
+    tick: beat, wake: probe, ping: pong, goaway, lost, fault,
     authenticate: (state) => ({ state: { ...state, renewal: 'asked' }, effects: [{ type: 'ask' }] }),
     token: (state, { token }) => (state.renewal === 'none' ? stay(state) : { state: { ...state, token, renewal: 'none' }, effects: [{ type: 'send', frame: { type: 'auth', token } }] }),
     // The socket ends at the relay's deadline if no token comes; until then it is asked for again.
@@ -158,7 +158,7 @@ export const SESSION_TABLE: { readonly [S in SessionName]: Row } = {
 
 function row(cells: Partial<Row>): Row {
   return {
-    start: stay, wake: stay, tick: stay, token: stay, 'no-token': stay, opened: stay, heard: stay, garbage: stay, lost: stay,
+    start: stay, wake: stay, tick: stay, token: stay, 'no-token': stay, opened: stay, heard: stay, fault: stay, lost: stay,
     welcome: stay, authenticate: stay, authenticated: stay, goaway: stay, ping: stay, stop, ...cells,
   }
 }
