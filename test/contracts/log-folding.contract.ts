@@ -6,13 +6,20 @@ import type { DocumentHead, Log } from '#server/log/log.js'
 import { appendMany, bytes, chain, doc, makeAppend, position, readAll, readPartition, refusal, seq } from '../support/log.ts'
 
 /** The suite, on the log of `describeLog`. */
-export function describeFolding({ log, reopen }: { readonly log: () => Log; readonly reopen: (how: 'close' | 'crash') => Promise<void> }): void {
+export function describeFolding({
+  log,
+  reopen,
+}: {
+  readonly log: () => Log
+  readonly reopen: (how: 'close' | 'crash') => Promise<void>
+}): void {
   describe('folding', () => {
     const admission = bytes(7, 7, 7)
     const state = Uint8Array.from({ length: 600_000 }, (_, i) => i * 7)
     let head: DocumentHead
 
-    const fold = (at: number, update: Uint8Array = state): Promise<void> => log().fold({ document: doc('a'), lineage: head.lineage, seq: seq(at), update, admission })
+    const fold = (at: number, update: Uint8Array = state): Promise<void> =>
+      log().fold({ document: doc('a'), lineage: head.lineage, seq: seq(at), update, admission })
 
     beforeEach(async () => {
       head = await log().open(doc('a'))
@@ -24,7 +31,12 @@ export function describeFolding({ log, reopen }: { readonly log: () => Log; read
       await fold(6)
       const after = await log().head(doc('a'))
       const hashes = chain(head, await readAll(log(), doc('a')))
-      expect(after).toEqual({ ...before, tailEntries: 4, tailBytes: 40, snapshot: { seq: 6, hash: hashes[6], bytes: state.length, admission } })
+      expect(after).toEqual({
+        ...before,
+        tailEntries: 4,
+        tailBytes: 40,
+        snapshot: { seq: 6, hash: hashes[6], bytes: state.length, admission },
+      })
       expect(await readAll(log(), doc('a'), 2)).toHaveLength(8)
     })
 
@@ -32,7 +44,8 @@ export function describeFolding({ log, reopen }: { readonly log: () => Log; read
       await fold(6)
       for (const size of [64_000, 262_144, 500_000, 1_000_000]) {
         const parts: Uint8Array[] = []
-        for (let offset = 0; offset < state.length; offset += size) parts.push((await log().snapshot(doc('a'), seq(6), offset, size)) ?? bytes())
+        for (let offset = 0; offset < state.length; offset += size)
+          parts.push((await log().snapshot(doc('a'), seq(6), offset, size)) ?? bytes())
         expect(Buffer.concat(parts).equals(state)).toBe(true)
       }
       expect(await log().snapshot(doc('a'), seq(6), state.length, 10)).toEqual(bytes())
@@ -59,7 +72,9 @@ export function describeFolding({ log, reopen }: { readonly log: () => Log; read
       expect(await log().head(doc('a'))).toMatchObject({ snapshot: { seq: 6, bytes: state.length } })
       expect(await refusal(fold(11))).toBe('conflict')
       const other = await log().open(doc('b'))
-      expect(await refusal(log().fold({ document: doc('a'), lineage: other.lineage, seq: seq(7), update: state, admission }))).toBe('conflict')
+      expect(await refusal(log().fold({ document: doc('a'), lineage: other.lineage, seq: seq(7), update: state, admission }))).toBe(
+        'conflict',
+      )
     })
 
     it('drops entries that are folded, old enough and read by all, and nothing else', async () => {

@@ -41,7 +41,16 @@ export function describeLog(name: string, make: () => Promise<LogUnderTest>): vo
 
       it('begin empty, with a lineage of their own that stays', async () => {
         const head = await log.open(doc('a'))
-        expect(head).toMatchObject({ document: 'a', partition: 0, epoch: 1, seq: 0, oldest: 1, tailBytes: 0, tailEntries: 0, hash: chain(head, [])[0] })
+        expect(head).toMatchObject({
+          document: 'a',
+          partition: 0,
+          epoch: 1,
+          seq: 0,
+          oldest: 1,
+          tailBytes: 0,
+          tailEntries: 0,
+          hash: chain(head, [])[0],
+        })
         expect(head.snapshot).toMatchObject({ seq: 0, bytes: 0, hash: head.hash })
         expect(head.snapshot.admission).toHaveLength(0)
         expect((await log.open(doc('b'))).lineage).not.toBe(head.lineage)
@@ -75,7 +84,9 @@ export function describeLog(name: string, make: () => Promise<LogUnderTest>): vo
         heads.forEach((head, i) => {
           expect(entries[i]?.map((entry) => entry.hash)).toEqual(chain(head, entries[i] ?? []).slice(1))
         })
-        expect(appended.map((one) => one.hash)).toEqual([entries[0]?.[0], entries[1]?.[0], entries[0]?.[1], entries[1]?.[1]].map((entry) => entry?.hash))
+        expect(appended.map((one) => one.hash)).toEqual(
+          [entries[0]?.[0], entries[1]?.[0], entries[0]?.[1], entries[1]?.[1]].map((entry) => entry?.hash),
+        )
       })
 
       it('keeps every field', async () => {
@@ -84,7 +95,19 @@ export function describeLog(name: string, make: () => Promise<LogUnderTest>): vo
         await log.append([makeAppend(doc('a'), 1, { incarnation: BOB, lo: 1, hi: 2 ** 40, actor: 'böb', at: 1_763_673_600_000, update })])
         const [entry] = await readAll(log, doc('a'))
         expect(entry).toEqual({
-          document: 'a', partition: 0, position: 1, epoch: 1, lineage, seq: 1, hash: entry?.hash, incarnation: BOB, lo: 1, hi: 2 ** 40, actor: 'böb', at: 1_763_673_600_000, update,
+          document: 'a',
+          partition: 0,
+          position: 1,
+          epoch: 1,
+          lineage,
+          seq: 1,
+          hash: entry?.hash,
+          incarnation: BOB,
+          lo: 1,
+          hi: 2 ** 40,
+          actor: 'böb',
+          at: 1_763_673_600_000,
+          update,
         })
         const head = await log.head(doc('a'))
         expect(head).toMatchObject({ seq: 1, hash: entry?.hash, oldest: 1, tailEntries: 1, tailBytes: 300 })
@@ -161,7 +184,9 @@ export function describeLog(name: string, make: () => Promise<LogUnderTest>): vo
         await log.append([makeAppend(doc('a'), 1, { lo: 1, hi: 3 })])
         expect(await refusal(log.append([makeAppend(doc('a'), 2, { lo: 5, hi: 5 })]))).toBe('conflict')
         expect(await refusal(log.append([makeAppend(doc('a'), 2, { lo: 1, hi: 3 })]))).toBe('conflict')
-        expect(await refusal(log.append([makeAppend(doc('a'), 2, { lo: 4, hi: 4 }), makeAppend(doc('a'), 3, { lo: 4, hi: 4 })]))).toBe('conflict')
+        expect(await refusal(log.append([makeAppend(doc('a'), 2, { lo: 4, hi: 4 }), makeAppend(doc('a'), 3, { lo: 4, hi: 4 })]))).toBe(
+          'conflict',
+        )
         await reopen('close')
         expect(await refusal(log.append([makeAppend(doc('a'), 2, { lo: 1, hi: 3 })]))).toBe('conflict')
         expect(await acked(ALICE)).toEqual({ n: 3, seq: 1 })
@@ -183,7 +208,15 @@ export function describeLog(name: string, make: () => Promise<LogUnderTest>): vo
         const state = newIncarnationId()
         await log.append([makeAppend(doc('a'), 1, { incarnation: BOB, lo: 1, hi: 5 })])
         await log.append([
-          makeAppend(doc('a'), 2, { incarnation: state, lo: 1, hi: 1, covers: [{ incarnation: ALICE, n: 7 }, { incarnation: BOB, n: 3 }] }),
+          makeAppend(doc('a'), 2, {
+            incarnation: state,
+            lo: 1,
+            hi: 1,
+            covers: [
+              { incarnation: ALICE, n: 7 },
+              { incarnation: BOB, n: 3 },
+            ],
+          }),
           makeAppend(doc('a'), 3, { lo: 8, hi: 8 }),
         ])
         expect(await acked(state)).toEqual({ n: 1, seq: 2 })

@@ -33,7 +33,10 @@ describeLog('SQLite', () => {
     crash: (log) => {
       const from = join(root, `${life}`)
       const to = join(root, `${++life}`)
-      for (const file of readdirSync(from).filter((name) => !name.endsWith('-shm')).toSorted()) cpSync(join(from, file), join(to, file))
+      for (const file of readdirSync(from)
+        .filter((name) => !name.endsWith('-shm'))
+        .toSorted())
+        cpSync(join(from, file), join(to, file))
       dying.push(log)
       return Promise.resolve()
     },

@@ -50,7 +50,8 @@ requires('tmpfs', probe)('a full disk', () => {
     unmount(disk)
   })
 
-  const appendOne = (size = 2_000): Promise<string> => refusal(log.append([makeAppend(doc('a'), head + 1, { update: new Uint8Array(size).fill(head + 1) })]))
+  const appendOne = (size = 2_000): Promise<string> =>
+    refusal(log.append([makeAppend(doc('a'), head + 1, { update: new Uint8Array(size).fill(head + 1) })]))
 
   async function fill(): Promise<void> {
     for (;;) {

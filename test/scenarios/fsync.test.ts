@@ -36,7 +36,11 @@ requires('strace', program('strace'))('fsync', () => {
     const output = join(root, `trace-${runs}`)
     // Paths that are traced must be there when strace starts.
     await (await openSqliteLog({ directory })).close()
-    const child = spawn('strace', ['-f', '-y', '-s', '5000', '-o', output, ...strace(directory), process.execPath, LOOP, directory, ...loop], { stdio: ['ignore', 'pipe', 'inherit'] })
+    const child = spawn(
+      'strace',
+      ['-f', '-y', '-s', '5000', '-o', output, ...strace(directory), process.execPath, LOOP, directory, ...loop],
+      { stdio: ['ignore', 'pipe', 'inherit'] },
+    )
     let said = ''
     child.stdout.on('data', (data) => (said += String(data)))
     const code = await new Promise<number | null>((resolve) => child.on('close', resolve))
@@ -44,9 +48,16 @@ requires('strace', program('strace'))('fsync', () => {
   }
 
   const everything = (): readonly string[] => ['-e', 'trace=fsync,fdatasync,pwrite64,write']
-  const failing = (file: string, from: number) => (directory: string): readonly string[] => [
-    '-P', join(directory, file), '-e', 'trace=fsync,fdatasync', '-e', `inject=fsync,fdatasync:error=EIO:when=${from}+`,
-  ]
+  const failing =
+    (file: string, from: number) =>
+    (directory: string): readonly string[] => [
+      '-P',
+      join(directory, file),
+      '-e',
+      'trace=fsync,fdatasync',
+      '-e',
+      `inject=fsync,fdatasync:error=EIO:when=${from}+`,
+    ]
 
   it('comes before every ack, one edit at a time and many at a time', async () => {
     for (const width of ['1', '20']) {

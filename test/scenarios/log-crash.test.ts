@@ -79,7 +79,10 @@ describe('the data folder', () => {
     child.kill('SIGKILL')
     await closed
     const log = await openSqliteLog({ directory })
-    await expect(openSqliteLog({ directory })).rejects.toMatchObject({ code: 'store_in_use', message: expect.stringContaining(directory) as unknown })
+    await expect(openSqliteLog({ directory })).rejects.toMatchObject({
+      code: 'store_in_use',
+      message: expect.stringContaining(directory) as unknown,
+    })
     await log.close()
     await (await openSqliteLog({ directory })).close()
   })

@@ -26,11 +26,24 @@ export const BOB: IncarnationId = newIncarnationId()
 
 /** An append with what a test does not care about filled in. */
 export function makeAppend(document: DocumentId, at: number, fields: Partial<Append> = {}): Append {
-  return { document, seq: seq(at), incarnation: ALICE, lo: at, hi: at, covers: [], actor: 'alice', at: 1_000 + at, update: bytes(1, at), ...fields }
+  return {
+    document,
+    seq: seq(at),
+    incarnation: ALICE,
+    lo: at,
+    hi: at,
+    covers: [],
+    actor: 'alice',
+    at: 1_000 + at,
+    update: bytes(1, at),
+    ...fields,
+  }
 }
 
 export async function appendMany(log: Log, document: DocumentId, from: number, to: number, size = 10): Promise<void> {
-  const batch = Array.from({ length: to - from + 1 }, (_, i) => makeAppend(document, from + i, { update: new Uint8Array(size).fill(from + i) }))
+  const batch = Array.from({ length: to - from + 1 }, (_, i) =>
+    makeAppend(document, from + i, { update: new Uint8Array(size).fill(from + i) }),
+  )
   await log.append(batch)
 }
 
@@ -48,7 +61,10 @@ export const refusal = (promise: Promise<unknown>): Promise<string> =>
   )
 
 /** Hashes 0 … of a document's entries by PROTOCOL.md §2. */
-export function chain(head: Pick<DocumentHead, 'lineage'>, entries: readonly Pick<Entry, 'incarnation' | 'lo' | 'hi' | 'update'>[]): string[] {
+export function chain(
+  head: Pick<DocumentHead, 'lineage'>,
+  entries: readonly Pick<Entry, 'incarnation' | 'lo' | 'hi' | 'update'>[],
+): string[] {
   const sha = (...parts: Uint8Array[]): Buffer => {
     const hash = createHash('sha256')
     for (const part of parts) hash.update(part)
@@ -60,7 +76,8 @@ export function chain(head: Pick<DocumentHead, 'lineage'>, entries: readonly Pic
     return number
   }
   const hashes = [sha(fromHex(head.lineage))]
-  for (const { incarnation, lo, hi, update } of entries) hashes.push(sha(hashes.at(-1) ?? bytes(), fromHex(incarnation), u64(lo), u64(hi), update))
+  for (const { incarnation, lo, hi, update } of entries)
+    hashes.push(sha(hashes.at(-1) ?? bytes(), fromHex(incarnation), u64(lo), u64(hi), update))
   return hashes.map((hash) => toHex(hash))
 }
 

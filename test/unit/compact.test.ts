@@ -30,7 +30,9 @@ function reading(doc: Y.Doc): unknown {
     list: plain(doc.getArray('list').toJSON()),
     xml: doc.getXmlFragment('xml').toString(),
     stateVector: Y.encodeStateVector(doc),
-    deletes: [...deletes.clients].sort(([a], [b]) => a - b).map(([client, ranges]) => [client, ranges.map(({ clock, len }) => [clock, len])]),
+    deletes: [...deletes.clients]
+      .sort(([a], [b]) => a - b)
+      .map(([client, ranges]) => [client, ranges.map(({ clock, len }) => [clock, len])]),
     pending: [doc.store.pendingStructs, doc.store.pendingDs],
   }
 }
@@ -127,7 +129,11 @@ describe('compaction', () => {
 
   it('keeps the merged bytes when the fold, loaded again, does not read as it did', () => {
     const { updates } = makeHistory(seeded(7), 3, 30)
-    for (const lose of [(doc: Y.Doc) => doc.getText('text').delete(0, 1), (doc: Y.Doc) => doc.getMap('new').set('key', 1), (doc: Y.Doc) => doc.getText('text').format(0, 2, { bold: true })]) {
+    for (const lose of [
+      (doc: Y.Doc) => doc.getText('text').delete(0, 1),
+      (doc: Y.Doc) => doc.getMap('new').set('key', 1),
+      (doc: Y.Doc) => doc.getText('text').format(0, 2, { bold: true }),
+    ]) {
       const result = compact(updates, (folded) => {
         const other = replay([Y.encodeStateAsUpdate(folded)])
         lose(other)

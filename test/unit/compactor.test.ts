@@ -174,7 +174,8 @@ describe('the compactor', () => {
       close: () => Promise.resolve(release()),
     }
     const compactor = createCompactor({ log, work, clock: systemClock, retain: Infinity, thresholds: ALWAYS })
-    const due = (document: string): Promise<void> | undefined => compactor.consider({ ...head({ tailEntries: 1 }), document: doc(document) })
+    const due = (document: string): Promise<void> | undefined =>
+      compactor.consider({ ...head({ tailEntries: 1 }), document: doc(document) })
     const first = due('a')
     expect(due('a')).toBe(first)
     const second = due('b')
@@ -193,7 +194,14 @@ describe('the compactor', () => {
     const clock = createVirtualClock()
     const log = createMemoryLog(createMemoryDisk())
     let projected = 2
-    const compactor = createCompactor({ log, work: createCompactionWork({ reader: log, admissionOf }), clock, retain: 60_000, keepAfter: () => projected as Position, thresholds: ALWAYS })
+    const compactor = createCompactor({
+      log,
+      work: createCompactionWork({ reader: log, admissionOf }),
+      clock,
+      retain: 60_000,
+      keepAfter: () => projected as Position,
+      thresholds: ALWAYS,
+    })
     const { lineage } = await log.open(doc('a'))
     await log.append([1, 2, 3, 4].map((n) => makeAppend(doc('a'), n, { at: clock.now() })))
     await log.fold({ document: doc('a'), lineage, seq: seq(4), update: new Uint8Array(1), admission: new Uint8Array(1) })

@@ -28,7 +28,8 @@ export function compact(updates: readonly Uint8Array[], encode: (folded: Y.Doc) 
   const wanted = canonical(folded)
   if (equal(canonical(load([update], true)), wanted)) return { type: 'folded', update }
   const merged = mergeTree(updates)
-  if (!equal(canonical(load([merged], false)), canonical(load(updates, false)))) throw new Error('neither the fold nor the merge reads as the entries do')
+  if (!equal(canonical(load([merged], false)), canonical(load(updates, false))))
+    throw new Error('neither the fold nor the merge reads as the entries do')
   return { type: 'merged', update: new Uint8Array(merged), reason: 'the fold, loaded again, does not read as it did' }
 }
 

@@ -140,11 +140,17 @@ export function createCompactor(options: CompactorOptions): Compactor {
 }
 
 /** Whether the tail behind the snapshot is worth a fold. */
-export function isDue({ snapshot, tailBytes, tailEntries }: DocumentHead, { bytes, entries, share, bytesPerEntry }: FoldThresholds = THRESHOLDS): boolean {
+export function isDue(
+  { snapshot, tailBytes, tailEntries }: DocumentHead,
+  { bytes, entries, share, bytesPerEntry }: FoldThresholds = THRESHOLDS,
+): boolean {
   return tailBytes > Math.max(bytes, snapshot.bytes * share) || tailEntries > Math.max(entries, snapshot.bytes / bytesPerEntry)
 }
 
-function startTrimming({ log, clock, retain, keepAfter }: CompactorOptions, report: NonNullable<CompactorOptions['report']>): () => Promise<void> {
+function startTrimming(
+  { log, clock, retain, keepAfter }: CompactorOptions,
+  report: NonNullable<CompactorOptions['report']>,
+): () => Promise<void> {
   if (retain === Infinity) return () => Promise.resolve()
   const every = Math.min(Math.max(retain / 8, TRIM_EVERY.shortest), TRIM_EVERY.longest)
   let trimming: Promise<unknown> | undefined

@@ -98,7 +98,11 @@ export class LogError extends Error {
   readonly document: DocumentId | undefined
   /** The entry it is about: a reader of the partition may park the document and go on behind it. */
   readonly position: Position | undefined
-  constructor(failure: LogFailure, message: string, options?: { cause?: unknown; document?: DocumentId | undefined; position?: Position | undefined }) {
+  constructor(
+    failure: LogFailure,
+    message: string,
+    options?: { cause?: unknown; document?: DocumentId | undefined; position?: Position | undefined },
+  ) {
     super(message, options)
     this.failure = failure
     this.document = options?.document
@@ -107,9 +111,7 @@ export class LogError extends Error {
 }
 
 /** Where a reader goes on. */
-export type ReadFrom =
-  | { readonly document: DocumentId; readonly after: Seq }
-  | { readonly partition: number; readonly after: Position }
+export type ReadFrom = { readonly document: DocumentId; readonly after: Seq } | { readonly partition: number; readonly after: Position }
 
 /** What of a document is asked for. */
 export interface FindWhat {

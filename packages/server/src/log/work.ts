@@ -81,7 +81,9 @@ export function createCompactionWork({ reader, admissionOf, cacheBytes = CACHE_B
         const tail = snapshot === undefined ? undefined : await loadTail(reader, head, snapshot)
         if (snapshot === undefined || tail === undefined) return undefined
         const { type, update, reason } = compact([...snapshot.updates, ...tail.map((entry) => entry.update)])
-        return { value: { document, lineage: head.lineage, seq: head.seq, update, admission: admissionOf(update), type, reason } satisfies Folded }
+        return {
+          value: { document, lineage: head.lineage, seq: head.seq, update, admission: admissionOf(update), type, reason } satisfies Folded,
+        }
       })
     },
     async state(document, stateVector) {
@@ -130,7 +132,8 @@ async function loadTail(reader: LogReader, { document, seq, lineage }: DocumentH
     if (entries.length === 0) throw new LogError('corrupt', `the log has no entry ${last.seq + 1}, its head is ${seq}`, { document })
     for (const entry of entries) {
       if (entry.lineage !== lineage) return undefined
-      if (chainNext(last.hash, entry) !== entry.hash) throw new LogError('corrupt', `entry ${entry.seq} breaks the chain`, { document, position: entry.position })
+      if (chainNext(last.hash, entry) !== entry.hash)
+        throw new LogError('corrupt', `entry ${entry.seq} breaks the chain`, { document, position: entry.position })
       last = entry
       if (entry.seq <= seq) tail.push(entry)
     }

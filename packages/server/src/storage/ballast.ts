@@ -58,7 +58,7 @@ function fill(path: string, size: number): boolean {
   const file = openSync(path, 'w', 0o600)
   try {
     const block = cryptoRandom(BLOCK_BYTES)
-    for (let written = 0; written < size; ) written += writeSync(file, block)
+    for (let written = 0; written < size;) written += writeSync(file, block)
     fsyncSync(file)
     return true
   } catch (error) {

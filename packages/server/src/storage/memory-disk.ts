@@ -78,7 +78,13 @@ export class DiskError extends Error {
 }
 
 /** A fresh, empty disk. */
-export function createMemoryDisk({ clock, random = Math.random, randomBytes = cryptoRandom, flush = 10, seek = 2 }: MemoryDiskOptions = {}): MemoryDisk {
+export function createMemoryDisk({
+  clock,
+  random = Math.random,
+  randomBytes = cryptoRandom,
+  flush = 10,
+  seek = 2,
+}: MemoryDiskOptions = {}): MemoryDisk {
   let generation = 0
   let underWay: (() => unknown) | undefined
 

@@ -14,7 +14,8 @@ const EMPTY = new Uint8Array(0)
 export function createMemoryLog(disk: MemoryDisk = createMemoryDisk()): Log {
   const { image } = disk
   const mount = disk.mount()
-  const waiting: { readonly apply: () => unknown; readonly resolve: (value: never) => void; readonly reject: (error: unknown) => void }[] = []
+  const waiting: { readonly apply: () => unknown; readonly resolve: (value: never) => void; readonly reject: (error: unknown) => void }[] =
+    []
   let committing: Promise<void> | undefined
   let failure: LogError | undefined
   let tellFailed: (error: LogError) => void
@@ -145,7 +146,8 @@ function check(image: LogImage, batch: readonly Append[]): void {
     const stored = image.documents.get(document)
     if (stored === undefined) throw new LogError('conflict', 'the document was not opened', { document })
     const head = seqs.get(document) ?? stored.seq
-    if (seq !== (update === undefined ? head : head + 1)) throw new LogError('conflict', `seq ${seq} does not follow the head ${head}`, { document })
+    if (seq !== (update === undefined ? head : head + 1))
+      throw new LogError('conflict', `seq ${seq} does not follow the head ${head}`, { document })
     seqs.set(document, seq)
     const acked = (of: IncarnationId): number => numbers.get(`${of} ${document}`) ?? stored.acked.get(of)?.n ?? 0
     if (lo > acked(incarnation) + 1 || hi <= acked(incarnation) || hi < lo) {
@@ -165,7 +167,21 @@ function apply(image: LogImage, { document, seq, incarnation, lo, hi, covers, ac
   if (update === undefined) return { position: undefined, hash: stored.hash }
   const position = ++image.position as Position
   const hash = chainNext(stored.hash, { incarnation, lo, hi, update })
-  const entry: Entry = { document, partition: 0, position, epoch: image.epoch, lineage: stored.lineage, seq, hash, incarnation, lo, hi, actor, at, update }
+  const entry: Entry = {
+    document,
+    partition: 0,
+    position,
+    epoch: image.epoch,
+    lineage: stored.lineage,
+    seq,
+    hash,
+    incarnation,
+    lo,
+    hi,
+    actor,
+    at,
+    update,
+  }
   stored.seq = seq
   stored.hash = hash
   stored.entries.push(entry)
@@ -207,7 +223,8 @@ function firstAfter(journal: readonly Entry[], position: number): number {
 
 function fold(image: LogImage, { document, lineage, seq, update, admission }: Snapshot): void {
   const stored = image.documents.get(document)
-  if (stored === undefined || stored.lineage !== lineage || seq > stored.seq) throw new LogError('conflict', 'the snapshot is of another history', { document })
+  if (stored === undefined || stored.lineage !== lineage || seq > stored.seq)
+    throw new LogError('conflict', 'the snapshot is of another history', { document })
   if (seq <= stored.snapshot.seq) return
   const hash = hashAt(stored, seq)
   if (hash === undefined) throw new LogError('conflict', `there is no entry ${seq} to fold`, { document })

@@ -112,7 +112,8 @@ export function unpackAppends(bytes: Uint8Array): PackedAppend[][] {
       const incarnation = text() as IncarnationId
       const coverCount = from.u32()
       const length = from.u32()
-      const covers = coverCount === 0 ? NO_COVERS : Array.from({ length: coverCount }, () => ({ incarnation: text() as IncarnationId, n: from.f64() }))
+      const covers =
+        coverCount === 0 ? NO_COVERS : Array.from({ length: coverCount }, () => ({ incarnation: text() as IncarnationId, n: from.f64() }))
       const lo = from.u64be(32)
       const hi = from.u64be(40)
       const link = from.raw(LINK_HEAD_BYTES + (length === NONE ? 0 : length))

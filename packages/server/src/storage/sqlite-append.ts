@@ -134,7 +134,8 @@ function whyNotNext(documents: Documents, append: PackedAppend, steps: Step[]): 
   const acked = documents.acked(document, append.incarnation)
   const { lo, hi } = append
   if (lo > acked.nextN + 1 || hi <= acked.nextN || hi < lo) return `edits ${lo} to ${hi} do not follow edit ${acked.nextN}`
-  const covers = append.covers.length === 0 ? NONE : append.covers.map(({ incarnation, n }) => ({ acked: documents.acked(document, incarnation), n }))
+  const covers =
+    append.covers.length === 0 ? NONE : append.covers.map(({ incarnation, n }) => ({ acked: documents.acked(document, incarnation), n }))
   document.nextSeq = seq
   acked.nextN = hi
   for (const cover of covers) cover.acked.nextN = Math.max(cover.acked.nextN, cover.n)

@@ -77,7 +77,8 @@ export class Documents {
       if (this.#db.inTransaction) this.#sql.rollback.run()
       this.position = this.#lastPosition()
     } catch (error) {
-      throw new AggregateError([cause, error], 'a transaction failed and could not be rolled back')
+      // oxlint-disable-next-line preserve-caught-error -- both are in it; the first is the cause
+      throw new AggregateError([cause, error], 'a transaction failed and could not be rolled back', { cause })
     }
   }
 
@@ -91,7 +92,10 @@ export class Documents {
     const row = this.#sql.document.get(id)
     if (row === undefined) return undefined
     const document = documentOf(row)
-    const found = { document: { ...document, path: this.#links.path(document), nextSeq: row.seq }, acked: new Map<IncarnationId, WrittenAcked>() }
+    const found = {
+      document: { ...document, path: this.#links.path(document), nextSeq: row.seq },
+      acked: new Map<IncarnationId, WrittenAcked>(),
+    }
     this.#known.set(id, found)
     return found
   }
@@ -112,7 +116,19 @@ export class Documents {
   create(id: DocumentId): void {
     const key = (this.#sql.lastKey.get() ?? 0) + 1
     const lineage = firstLineage(id)
-    const row = { key, id, partition: 0, lineage, seq: 0, hash: fromHex(chainStart(lineage)), last: 0, snapshotSeq: 0, oldest: 1, tailBytes: 0, tailEntries: 0 }
+    const row = {
+      key,
+      id,
+      partition: 0,
+      lineage,
+      seq: 0,
+      hash: fromHex(chainStart(lineage)),
+      last: 0,
+      snapshotSeq: 0,
+      oldest: 1,
+      tailBytes: 0,
+      tailEntries: 0,
+    }
     this.#sql.create.run(key, id, 0, fromHex(lineage), 0, row.hash, 0, 0, 1, 0, 0, documentChecksum(row))
   }
 

@@ -110,7 +110,8 @@ function requireOwnFile(db: Connection): void {
 
 function migrate(db: Connection): void {
   const version = Number(db.pragma('user_version', { simple: true }))
-  if (version > MIGRATIONS.length) throw new SyncError('store_failed', `${db.name} has version ${version}; this release knows ${MIGRATIONS.length}`)
+  if (version > MIGRATIONS.length)
+    throw new SyncError('store_failed', `${db.name} has version ${version}; this release knows ${MIGRATIONS.length}`)
   if (version === MIGRATIONS.length) return
   db.transaction(() => {
     for (const migration of MIGRATIONS.slice(version)) db.exec(migration)

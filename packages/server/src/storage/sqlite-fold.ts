@@ -106,7 +106,11 @@ export function createFolding({ db, documents, links, isFull }: FoldingOptions):
     if (document === undefined) return 0
     const { oldest, snapshotSeq } = document
     if (oldest > snapshotSeq || !isOldestDue(document, before, keepAfter)) return 0
-    const slice = sql.ages.all({ from: links.locate(document, Math.min(snapshotSeq, oldest + TRIM_ENTRIES - 1)), document: document.key, after: oldest - 1 })
+    const slice = sql.ages.all({
+      from: links.locate(document, Math.min(snapshotSeq, oldest + TRIM_ENTRIES - 1)),
+      document: document.key,
+      after: oldest - 1,
+    })
     const kept = slice.findIndex(({ at, position }) => at >= before || position > keepAfter)
     const gone = kept < 0 ? slice : slice.slice(0, kept)
     documents.transaction(() => {
@@ -138,11 +142,15 @@ function statements(db: Connection) {
     insertSlice: db.prepare('INSERT INTO slices VALUES (?, ?, ?, ?, ?)'),
     deleteSlices: db.prepare('DELETE FROM slices WHERE rowid IN (SELECT rowid FROM slices WHERE document = ? AND seq <> ? LIMIT ?)'),
     saveSnapshot: db.prepare('INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?, ?)'),
-    entryAt: db.prepare<[number], RawEntry>(`SELECT ${ENTRY_COLUMNS} FROM entries e JOIN documents d ON d.key = e.document WHERE position = ?`),
+    entryAt: db.prepare<[number], RawEntry>(
+      `SELECT ${ENTRY_COLUMNS} FROM entries e JOIN documents d ON d.key = e.document WHERE position = ?`,
+    ),
     bytes: db.prepare<[Walk], number>(`${WALK} SELECT sum(length("update")) FROM walk JOIN entries USING (position)`).pluck(),
     toTrim: db.prepare<[], string>('SELECT id FROM documents WHERE oldest <= snapshot_seq').pluck(),
     at: db.prepare<[number], number>('SELECT at FROM entries WHERE position = ?').pluck(),
-    ages: db.prepare<[Walk], { position: number; at: number }>(`${WALK} SELECT position, at FROM walk JOIN entries USING (position) ORDER BY position`),
+    ages: db.prepare<[Walk], { position: number; at: number }>(
+      `${WALK} SELECT position, at FROM walk JOIN entries USING (position) ORDER BY position`,
+    ),
     raiseTrimmed: db.prepare("UPDATE meta SET value = max(value, ?) WHERE name = 'trimmed'"),
     deleteEntry: db.prepare('DELETE FROM entries WHERE position = ?'),
   }

@@ -48,10 +48,12 @@ export function createLinks(db: Connection): Links {
   return {
     locate(document, seq) {
       let position = document.last
-      for (let here = document.seq; here !== seq; ) {
+      for (let here = document.seq; here !== seq;) {
         const link = at.get(position)
         if (link === undefined || link.document !== document.key || link.seq !== here) {
-          throw new LogError('corrupt', `the way to entry ${seq} of document ${document.id} breaks at entry ${here}`, { document: document.id })
+          throw new LogError('corrupt', `the way to entry ${seq} of document ${document.id} breaks at entry ${here}`, {
+            document: document.id,
+          })
         }
         const skipped = withoutLowestBit(here)
         position = skipped >= seq ? link.skip : link.previous

@@ -46,7 +46,8 @@ export function openSqliteReader(directory: string): SqliteReader {
   function snapshotHead(document: DocumentRow): SnapshotHead {
     if (document.snapshotSeq === 0) return { seq: 0 as Seq, hash: chainStart(document.lineage), bytes: 0, admission: new Uint8Array(0) }
     const raw = sql.snapshot.get(document.key)
-    if (raw?.seq !== document.snapshotSeq) throw new LogError('corrupt', `document ${document.id} has lost its snapshot`, { document: document.id })
+    if (raw?.seq !== document.snapshotSeq)
+      throw new LogError('corrupt', `document ${document.id} has lost its snapshot`, { document: document.id })
     verifySnapshot(document, raw)
     return { seq: raw.seq as Seq, hash: toHex(raw.hash) as ChainHash, bytes: raw.bytes, admission: new Uint8Array(raw.admission) }
   }
@@ -56,7 +57,18 @@ export function openSqliteReader(directory: string): SqliteReader {
     if (document === undefined) return undefined
     const { partition, lineage, seq, hash, oldest, tailBytes, tailEntries } = document
     const snapshot = snapshotHead(document)
-    return { document: id, partition, lineage, epoch, seq: seq as Seq, hash: toHex(hash) as ChainHash, snapshot, oldest: oldest as Seq, tailBytes, tailEntries }
+    return {
+      document: id,
+      partition,
+      lineage,
+      epoch,
+      seq: seq as Seq,
+      hash: toHex(hash) as ChainHash,
+      snapshot,
+      oldest: oldest as Seq,
+      tailBytes,
+      tailEntries,
+    }
   }
 
   function hashAt(document: DocumentRow, seq: Seq): ChainHash | undefined {
@@ -91,7 +103,8 @@ export function openSqliteReader(directory: string): SqliteReader {
     if (from.after >= document.seq) return []
     const end = Math.min(document.seq, from.after + likelyEntries(document, maxBytes))
     const entries = take(sql.entries.iterate({ from: links.locate(document, end), document: document.key, after: from.after }), maxBytes)
-    if (entries[0]?.seq !== from.after + 1) throw new LogError('corrupt', `entry ${from.after + 1} of document ${from.document} is missing`, { document: from.document })
+    if (entries[0]?.seq !== from.after + 1)
+      throw new LogError('corrupt', `entry ${from.after + 1} of document ${from.document} is missing`, { document: from.document })
     return entries
   }
 
@@ -114,7 +127,10 @@ export function openSqliteReader(directory: string): SqliteReader {
   }
 
   // One read transaction for each call, so that a commit between two statements cannot be seen in half.
-  const isolated = <Args extends unknown[], T>(run: (...args: Args) => T): ((...args: Args) => T) => db.transaction(run).deferred
+  const isolated = <Args extends unknown[], T>(run: (...args: Args) => T): ((...args: Args) => T) => {
+    const transaction = db.transaction(run)
+    return (...args) => transaction.deferred(...args)
+  }
   return {
     id: String(metaOf(db, 'id')),
     head: isolated(headOf),
@@ -155,7 +171,9 @@ function statements(db: Connection) {
   return {
     document: db.prepare<[string], RawDocument>(`SELECT ${DOCUMENT_COLUMNS} FROM documents WHERE id = ?`),
     snapshot: db.prepare<[number], RawSnapshot>('SELECT seq, hash, bytes, admission, checksum FROM snapshots WHERE document = ?'),
-    slice: db.prepare<[number, number, number], { bytes: Buffer; checksum: number }>('SELECT bytes, checksum FROM slices WHERE document = ? AND seq = ? AND slice = ?'),
+    slice: db.prepare<[number, number, number], { bytes: Buffer; checksum: number }>(
+      'SELECT bytes, checksum FROM slices WHERE document = ? AND seq = ? AND slice = ?',
+    ),
     acked: db.prepare<[number, Uint8Array], RawAcked>('SELECT n, seq, checksum FROM acked WHERE document = ? AND incarnation = ?'),
     entry: db.prepare<[number], RawEntry>(`${joined} WHERE position = ?`),
     // The walk is put in order before the entries are fetched, so that reading can stop at any of them. LIMIT keeps SQLite from leaving that order out.

@@ -48,12 +48,25 @@ export interface RawDocument {
 export function documentOf(raw: RawDocument): DocumentRow {
   const { checksum, lineage, id, ...rest } = raw
   const row: DocumentRow = { ...rest, id: id as DocumentId, lineage: toHex(lineage) as Lineage }
-  if (documentChecksum(row) !== checksum) throw new LogError('corrupt', `the row of document ${id} fails its checksum`, { document: row.id })
+  if (documentChecksum(row) !== checksum)
+    throw new LogError('corrupt', `the row of document ${id} fails its checksum`, { document: row.id })
   return row
 }
 
 /** What stands in a `documents` row's checksum. */
-export function documentChecksum({ key, id, partition, lineage, seq, hash, last, snapshotSeq, oldest, tailBytes, tailEntries }: DocumentRow): number {
+export function documentChecksum({
+  key,
+  id,
+  partition,
+  lineage,
+  seq,
+  hash,
+  last,
+  snapshotSeq,
+  oldest,
+  tailBytes,
+  tailEntries,
+}: DocumentRow): number {
   return rowChecksum(key, id, partition, lineage, seq, hash, last, snapshotSeq, oldest, tailBytes, tailEntries)
 }
 
@@ -118,10 +131,15 @@ export function entryOf(raw: RawEntry): EntryRow {
   setUint64(linkView, 16, lo)
   setUint64(linkView, 24, hi)
   const document = raw.id as DocumentId
-  if (incarnation.length !== 16 || hash.length !== 16 || entryChecksum({ position, document: raw.key, seq, epoch, at, hash, link, actor, update }) !== raw.checksum) {
+  if (
+    incarnation.length !== 16 ||
+    hash.length !== 16 ||
+    entryChecksum({ position, document: raw.key, seq, epoch, at, hash, link, actor, update }) !== raw.checksum
+  ) {
     throw new LogError('corrupt', `entry ${seq} of document ${raw.id} fails its checksum`, { document, position: position as Position })
   }
   // Entries of one document come in runs.
-  if (lastLineage === undefined || !lastLineage.bytes.equals(raw.lineage)) lastLineage = { bytes: raw.lineage, text: toHex(raw.lineage) as Lineage }
+  if (lastLineage === undefined || !lastLineage.bytes.equals(raw.lineage))
+    lastLineage = { bytes: raw.lineage, text: toHex(raw.lineage) as Lineage }
   return { position, seq, epoch, at, lo, hi, document, lineage: lastLineage.text, actor, hash, incarnation, update }
 }

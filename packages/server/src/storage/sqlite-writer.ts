@@ -91,7 +91,8 @@ function accept(message: ToWriter): void {
     case 'close':
       state = 'closing'
       // Each of their slices is whole in itself; what remains is done another time.
-      for (const { call } of tasks.splice(0)) tell({ type: 'undone', call, refusal: refusalOf(new LogError('overloaded', 'the log is closing')) })
+      for (const { call } of tasks.splice(0))
+        tell({ type: 'undone', call, refusal: refusalOf(new LogError('overloaded', 'the log is closing')) })
   }
 }
 
@@ -116,7 +117,7 @@ function isOver(): boolean {
 }
 
 function receive(): ToWriter | undefined {
-  return port === null ? undefined : (receiveMessageOnPort(port) as { message: ToWriter } | undefined)?.message
+  return port === null ? undefined : (receiveMessageOnPort(port)?.message as ToWriter | undefined)
 }
 
 function takeGroup(): Group[] {
@@ -133,7 +134,10 @@ function commit(group: readonly Group[]): void {
   const calls = group.flatMap((message) => (message.type === 'append' ? unpackAppends(message.bytes) : []))
   try {
     if (!hasRoom()) throw new LogError('full', 'the disk is full')
-    const results = append(creates.map((message) => message.document), calls)
+    const results = append(
+      creates.map((message) => message.document),
+      calls,
+    )
     const bytes = packResults(results)
     if (results.length > 0) tell({ type: 'appended', bytes }, [bytes.buffer])
     for (const { call } of creates) tell({ type: 'done', call, value: 0 })

@@ -44,7 +44,8 @@ export async function openSqliteLog(
       data: { directory },
       gone: (cause) => writer.fail(`the reader's thread ended: ${cause.message}`),
     })
-    const head = (document: DocumentId): Promise<DocumentHead | undefined> => reader.ask({ type: 'head', document }) as Promise<DocumentHead | undefined>
+    const head = (document: DocumentId): Promise<DocumentHead | undefined> =>
+      reader.ask({ type: 'head', document }) as Promise<DocumentHead | undefined>
 
     return {
       id: writer.id,
@@ -55,7 +56,8 @@ export async function openSqliteLog(
         const reply = (await reader.ask({ type: 'read', from, maxBytes })) as Uint8Array | 'trimmed'
         return reply === 'trimmed' ? reply : unpackEntries(reply)
       },
-      snapshot: (document, seq, offset, length) => reader.ask({ type: 'snapshot', document, seq, offset, length }) as Promise<Uint8Array | undefined>,
+      snapshot: (document, seq, offset, length) =>
+        reader.ask({ type: 'snapshot', document, seq, offset, length }) as Promise<Uint8Array | undefined>,
       async open(document) {
         const known = await head(document)
         if (known !== undefined) return known

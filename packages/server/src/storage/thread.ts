@@ -18,7 +18,8 @@ export interface Refusal {
 
 /** An error as it is posted. */
 export function refusalOf(error: unknown): Refusal {
-  if (error instanceof LogError) return { failure: error.failure, message: error.message, document: error.document, position: error.position }
+  if (error instanceof LogError)
+    return { failure: error.failure, message: error.message, document: error.document, position: error.position }
   return { failure: undefined, message: error instanceof Error ? error.message : String(error), document: undefined, position: undefined }
 }
 
@@ -55,7 +56,10 @@ export interface ThreadOptions {
 
 /** Starts a thread. */
 export function createThread<Request, Reply>({ module, data, gone, heap }: ThreadOptions): Thread<Request, Reply> {
-  const worker = new Worker(module, { workerData: data, ...(heap === undefined ? {} : { resourceLimits: { maxOldGenerationSizeMb: heap } }) })
+  const worker = new Worker(module, {
+    workerData: data,
+    ...(heap === undefined ? {} : { resourceLimits: { maxOldGenerationSizeMb: heap } }),
+  })
   const open = new Map<number, { readonly resolve: (reply: Reply) => void; readonly reject: (error: unknown) => void }>()
   let calls = 0
   let outgoing: Question<Request>[] = []
@@ -115,6 +119,7 @@ export interface Served<Reply> {
 }
 
 /** The thread's side: answers every question with what `answer` returns or throws, one after another. */
+// oxlint-disable-next-line no-unnecessary-type-parameters -- named by the caller, who knows what it is asked
 export function serveThread<Request, Reply>(answer: (request: Request) => Served<Reply> | Promise<Served<Reply>>): void {
   const port = parentPort
   if (port === null) throw new Error('serveThread runs in a worker thread')
