@@ -15,7 +15,7 @@ import { createDocumentReader } from './documents/read.ts'
 import type { WorkerEvent } from './forwarding/start.ts'
 import { startForwarding } from './forwarding/start.ts'
 import { createApp } from './http/app.ts'
-import { checkedAuthorize } from './http/authorize.ts'
+import { checkedAuthorize, grantProblem } from './http/authorize.ts'
 import { createMetrics } from './http/metrics.ts'
 import { originPolicy, originProblem } from './http/origin.ts'
 import { createNativeSockets } from './http/socket.ts'
@@ -25,6 +25,7 @@ import { createCompactor } from './log/compactor.ts'
 import type { Log } from './log/log.ts'
 import { checkOptions } from './options-check.ts'
 import type { ServerOptions } from './options.ts'
+import type { Grant } from './relay/grant.ts'
 import type { RelayCore } from './relay/relay.ts'
 import { createRelayCore } from './relay/relay.ts'
 import { createPresence } from './relay/presence.ts'
@@ -36,6 +37,8 @@ export interface Relay {
   readonly app: Hono
   /** Takes an upgrade request of `/sync` and `/y/<document>`; false when the address is not one of its own, and the socket is still the caller's. */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): boolean
+  /** Holds every open socket of `principal` to another grant from now on; with null, ends them. Whoever connects later gets what `auth` says then. Throws `bad_option` when it is no grant. */
+  regrant(principal: string, grant: Grant | null): void
   /** Drains and closes: what was taken becomes durable and is answered, every peer is told when to come back. Within 5 s. */
   close(): Promise<void>
 }
@@ -45,6 +48,8 @@ export interface Server {
   /** `http://host:port`. */
   readonly url: string
   readonly port: number
+  /** As `Relay.regrant`. */
+  regrant(principal: string, grant: Grant | null): void
   /** Stops listening, drains and closes, within 5 s. */
   close(): Promise<void>
 }
@@ -62,8 +67,12 @@ export async function createRelay(options: ServerOptions = {}): Promise<Relay> {
   const { auth, data, limits, logger, schema, sinks, retainMs, ...rest } = checkOptions(options)
   const report = (what: string, details: Readonly<Record<string, unknown>>): void => logger.error(details, what)
   const stored = await openSqliteLog({ directory: data })
-  const forwarding = schema === undefined ? undefined : startForwarding({ logDirectory: data, viewPath: join(data, 'view.db'), schema, sinks, onWorker: reportDeath(report) })
-  const log: Log = forwarding === undefined ? stored : { ...stored, append: (batch) => stored.append(batch).finally(() => forwarding.poke()) }
+  const forwarding =
+    schema === undefined
+      ? undefined
+      : startForwarding({ logDirectory: data, viewPath: join(data, 'view.db'), schema, sinks, onWorker: reportDeath(report) })
+  const log: Log =
+    forwarding === undefined ? stored : { ...stored, append: (batch) => stored.append(batch).finally(() => forwarding.poke()) }
   const compactor = createCompactor({
     log,
     clock: systemClock,
@@ -130,6 +139,12 @@ export async function createRelay(options: ServerOptions = {}): Promise<Relay> {
       else kind.upgrade(request, socket, head)
       return true
     },
+    regrant(principal, grant) {
+      const problem = grant === null ? undefined : grantProblem(grant)
+      if (problem !== undefined) throw new SyncError('bad_option', `regrant: this is no grant: ${problem}`)
+      core.regrant(principal, grant)
+      ySockets.regrant(principal, grant)
+    },
     async close() {
       unready ??= 'draining'
       ySockets.stopReading()
@@ -169,6 +184,7 @@ export async function createServer(options: ServerOptions = {}): Promise<Server>
   return {
     url: `http://${host.includes(':') ? `[${host}]` : host}:${address.port}`,
     port: address.port,
+    regrant: (principal, grant) => relay.regrant(principal, grant),
     async close() {
       const closed = new Promise<void>((resolve) => http.close(() => resolve()))
       http.closeIdleConnections()

@@ -4,9 +4,9 @@
 import { createLocalJWKSet, createRemoteJWKSet, errors, jwtVerify } from 'jose'
 import type { JSONWebKeySet, JWTPayload, JWTVerifyGetKey } from 'jose'
 import type { Access, Clock } from '@rejoin/shared'
-import { SyncError, systemClock } from '@rejoin/shared'
+import { SyncError, systemClock, toSyncError } from '@rejoin/shared'
 import { WIRE_LIMITS } from '@rejoin/shared/wire'
-import type { Authorize, Grant } from '../relay/grant.ts'
+import type { AuthRequest, Authorize, Grant } from '../relay/grant.ts'
 import { OPEN_GRANT } from '../relay/grant.ts'
 
 /** Options of `jwt`: `secret` for tokens that the application signs itself, or `jwks` for an identity provider's. */
@@ -60,12 +60,24 @@ export function secretBytes(secret: string | Uint8Array): Uint8Array {
 export function checkedAuthorize(auth: Authorize | undefined, clock: Clock): (...request: Parameters<Authorize>) => Promise<Grant> {
   if (auth === undefined) return () => Promise.resolve(OPEN_GRANT)
   return async (request) => {
-    const grant = await auth(request)
+    const grant = await askFor(auth, request)
     if (grant === null) throw new SyncError('unauthorized', request.token === '' ? 'no token was given' : 'the token was refused')
     const problem = grantProblem(grant)
     if (problem !== undefined) throw new SyncError('internal', `auth gave a grant that is none: ${problem}`)
     if (grant.expiresAt !== undefined && grant.expiresAt <= clock.now()) throw new SyncError('expired', 'the grant is over')
     return grant
+  }
+}
+
+/** A grant of the application's own auth. What it throws is logged, and people write the token into it when they look for a fault: it is taken out. */
+async function askFor(auth: Authorize, request: AuthRequest): Promise<Grant | null> {
+  try {
+    return await auth(request)
+  } catch (thrown) {
+    const { token } = request
+    const error = toSyncError(thrown)
+    if (token === '' || !error.reason.includes(token)) throw thrown
+    throw new SyncError(error.code, error.reason.replaceAll(token, '(the token)'))
   }
 }
 
