@@ -67,7 +67,9 @@ function isExecutable(path: string): boolean {
 
 /** Debian's Chromium, or the one that CHROMIUM names, and then no other. */
 export const chromiumPath: string | undefined =
-  process.env['CHROMIUM'] === undefined ? findProgram('chromium', 'chromium-browser', 'google-chrome') : findProgram(process.env['CHROMIUM'])
+  process.env['CHROMIUM'] === undefined
+    ? findProgram('chromium', 'chromium-browser', 'google-chrome')
+    : findProgram(process.env['CHROMIUM'])
 
 /** `describe` of suites that need a Chromium. */
 export const describeChromium: (suite: string, body: () => void) => void = requires('Chromium', () =>
