@@ -85,6 +85,23 @@ describe('a client', () => {
     expect(await second.close()).toEqual({ unsent: 0 })
   })
 
+  it('opens a document whose rest waits behind a refused edit once, says why a wait cannot end, and stays quiet', async () => {
+    const disk = createMemoryDisk()
+    relay.script.push = () => ({ code: 'limit' })
+    const first = world.connect({ store: disk.tab() })
+    const replica = await world.opened(first)
+    type(replica, 'bad')
+    type(replica, 'behind it')
+    await clock.advance(1000)
+    await first.close()
+    relay.heard.length = 0
+    const second = world.connect({ store: disk.tab() })
+    await clock.advance(5000)
+    expect(relay.heard.filter((frame) => frame.type === 'open').length).toBeLessThanOrEqual(1)
+    expect(second.status.get()).toMatchObject({ pending: { relay: 1 }, quarantined: 1 })
+    await expect(second.wait({ to: 'relay' })).rejects.toMatchObject({ code: 'limit' })
+  })
+
   it('waits for the relay when it is closed so, until the signal fires', async () => {
     const disk = createMemoryDisk()
     const client = world.connect({ store: disk.tab() })
@@ -298,6 +315,28 @@ describe('presence', () => {
     expect(seen()).toEqual(['Ben'])
     await clock.advance(1000)
     expect(seen()).toEqual(['Ada', 'Ben'])
+  })
+
+  it('is seen again by whoever alone was away, though nobody announced anything anew', async () => {
+    const a = await world.opened(world.connect())
+    a.presence.awareness.setLocalStateField('name', 'Ada')
+    await clock.advance(100)
+    const b = await world.opened(world.connect())
+    const seen = (): unknown[] => [...b.presence.awareness.getStates().values()].map((state) => state['name'] as unknown).filter(Boolean)
+    expect(seen()).toEqual(['Ada'])
+    ;[...relay.sockets].at(-1)?.socket.close(1006, '')
+    await world.settle()
+    expect(seen()).toEqual([])
+    await clock.advance(REDIAL)
+    expect(seen()).toEqual(['Ada'])
+  })
+
+  it('is announced by nobody who did not ask for it', async () => {
+    const [a, b] = [await world.opened(world.connect()), await world.opened(world.connect())]
+    a.presence.awareness.setLocalStateField('name', 'Ada')
+    await clock.advance(1000)
+    expect(relay.heard.filter((frame) => frame.type === 'presence')).toHaveLength(2)
+    expect(b.presence.awareness.getStates().size).toBe(2)
   })
 
   it('is sent at most every 50 ms, and not when it is too large', async () => {

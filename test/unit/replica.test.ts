@@ -61,6 +61,19 @@ describe('an edit', () => {
     expect(() => replica.edit(() => Promise.resolve(1))).toThrow(expect.objectContaining({ code: 'bad_option' }))
   })
 
+  it('is sent only after it is in the store', async () => {
+    const disk = createMemoryDisk({ clock, latency: 100, random: () => 0.5 })
+    const replica = world.connect({ store: disk.tab() }).open('doc')
+    await clock.advance(2000)
+    await replica.whenSynced()
+    type(replica, 'x')
+    await clock.advance(49)
+    expect(relay.pushes()).toEqual([])
+    expect(replica.status.get().pending).toEqual({ local: 1, relay: 1 })
+    await clock.advance(200)
+    expect(relay.pushes()).toHaveLength(1)
+  })
+
   it('returns the value of its function, and an id that counts upwards', async () => {
     const replica = await world.opened(world.connect())
     const [one, two] = [replica.edit(() => replica.ydoc.getArray('a').push([1])), replica.edit(() => (replica.ydoc.getArray('a').push([2]), 'value'))]
@@ -150,31 +163,51 @@ describe('an update applied too early', () => {
 })
 
 describe('rich text from elsewhere', () => {
-  const bold = (doc: Y.Doc): void => doc.getText('t').format(0, 2, { bold: true })
+  /** Two others set the same range bold at the same time: whoever integrates both has superfluous marks. */
   const race = (): void => {
     relay.write('doc', (doc) => doc.getText('t').insert(0, 'abcd'))
-    const [one, two] = [new Y.Doc(), new Y.Doc()]
-    for (const doc of [one, two]) Y.applyUpdate(doc, Y.encodeStateAsUpdate(relay.document('doc').ydoc))
-    bold(one)
-    bold(two)
-    for (const doc of [one, two]) relay.append('doc', Y.encodeStateAsUpdate(doc, Y.encodeStateVector(relay.document('doc').ydoc)), hex(doc.clientID) as IncarnationId, 1)
+    const docs = [new Y.Doc(), new Y.Doc()]
+    for (const doc of docs) Y.applyUpdate(doc, Y.encodeStateAsUpdate(relay.document('doc').ydoc))
+    for (const doc of docs) doc.getText('t').format(0, 2, { bold: true })
+    for (const doc of docs) relay.append('doc', Y.encodeStateAsUpdate(doc, Y.encodeStateVector(relay.document('doc').ydoc)), hex(doc.clientID) as IncarnationId, 1)
   }
+
+  it('may be tidied up by a writer, which is an edit', async () => {
+    const replica = await world.opened(world.connect())
+    replica.ydoc.getText('t')
+    race()
+    await world.settle()
+    expect(relay.pushes()).toHaveLength(1)
+    await replica.wait({ to: 'relay' })
+    expect(canonical(relay.document('doc').ydoc)).toBe(canonical(replica.ydoc))
+  })
 
   it('makes no edit of a reader', async () => {
     relay.script.access = () => 'read'
     const replica = await world.opened(world.connect())
+    const seen: boolean[] = []
+    replica.ydoc.getText('t').observe((_event, { local }) => seen.push(local))
     race()
     await world.settle()
     expect(textOf(replica.ydoc)).toBe('abcd')
+    expect(seen).toEqual([false, false, false])
     expect(replica.status.get()).toMatchObject({ pending: { local: 0, relay: 0 }, held: false })
   })
 
-  it('may be tidied up by a writer, which is an edit', async () => {
-    const replica = await world.opened(world.connect())
+  it('makes no edit when it is read from the store', async () => {
+    relay.script.access = () => 'read'
+    const disk = createMemoryDisk()
+    const first = world.connect({ store: disk.tab() })
+    await world.opened(first)
     race()
     await world.settle()
-    await replica.wait({ to: 'relay' })
-    expect(canonical(relay.document('doc').ydoc)).toBe(canonical(replica.ydoc))
+    await first.close()
+    relay.script.access = () => 'write'
+    const client = world.connect({ store: disk.tab() })
+    const replica = client.open('doc')
+    replica.ydoc.getText('t')
+    await replica.whenSynced()
+    expect(relay.pushes()).toEqual([])
   })
 })
 
@@ -218,6 +251,40 @@ describe('the cursor', () => {
     expect(textOf(lost.ydoc)).toBe('kept and on')
     expect(relay.pushes('state').at(-1)).toMatchObject({ lo: 1, hi: 1, covers: [{ n: 1 }] })
     expect(disk.read(replica.document).cursor).toMatchObject({ epoch: 2, seq: 2 })
+  })
+
+  it('is not stored when the relay refuses what would prove it, and edits go on', async () => {
+    const disk = createMemoryDisk()
+    const replica = await world.opened(world.connect({ store: disk.tab() }))
+    type(replica, 'kept')
+    await replica.wait({ to: 'relay' })
+    Object.assign(relay.document('doc'), { epoch: 2, entries: [], acked: new Map([[type(replica, '!').id.split('/')[0], 1]]), ydoc: new Y.Doc() })
+    Y.applyUpdate(relay.document('doc').ydoc, Y.encodeStateAsUpdate(replica.ydoc))
+    relay.drop()
+    relay.script.push = ({ kind }) => (kind === 'state' ? { code: 'too_large' } : undefined)
+    await clock.advance(REDIAL)
+    replica.edit(() => replica.ydoc.getMap('m').set('k', 1))
+    await replica.wait({ to: 'relay' })
+    expect(relay.document('doc').entries).not.toEqual([])
+    expect(disk.read(replica.document).cursor).toMatchObject({ epoch: 1 })
+  })
+
+  it('is given up when a stored update cannot be read, and what can be read is kept', async () => {
+    const disk = createMemoryDisk()
+    const first = world.connect({ store: disk.tab() })
+    const replica = await world.opened(first)
+    await type(replica, 'good').wait()
+    await first.close()
+    const tab = await disk.tab().open()
+    const rows = await tab.open(replica.document)
+    await rows.commit({ updates: [new Uint8Array([3, 200, 1, 255])] })
+    await tab.close()
+    relay.heard.length = 0
+    const again = await world.opened(world.connect({ store: disk.tab() }))
+    await again.whenSynced()
+    expect(textOf(again.ydoc)).toBe('good')
+    expect(relay.heard.find((frame) => frame.type === 'open')?.cursor).toBeUndefined()
+    await type(again, '!').wait()
   })
 
   it('is asked for anew when entries do not follow one another', async () => {

@@ -143,8 +143,8 @@ export function mergeCommits(parts: readonly Commit[]): Commit {
   }
   return {
     updates: parts.flatMap(({ updates }) => updates ?? []),
-    // A row that was acknowledged before it could be stored never gets there.
-    put: [...put.values()].filter(({ incarnation, n }) => n > (acked.get(incarnation) ?? 0)),
+    // The store applies `acked` behind `put`: a row that was acknowledged before it could be stored never gets there.
+    put: [...put.values()],
     acked: [...acked].map(([incarnation, through]) => ({ incarnation, through })),
     relayUpdates: parts.flatMap(({ relayUpdates }) => relayUpdates ?? []),
     cursor: parts.findLast(({ cursor }) => cursor !== undefined)?.cursor,

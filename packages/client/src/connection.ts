@@ -53,9 +53,8 @@ export class Connection {
   readonly #unsubscribe: () => void
   #session: Session = newSession
   #socket: TransportSocket | undefined
-  /** Rises with every socket and every question for a token: an answer to an older one is not heard. */
+  /** Rises with every socket: an older one is not heard. */
   #generation = 0
-  #asked = 0
   #cancelTimer: (() => void) | undefined
   #timerFor: number | undefined
   #lastRef = 0
@@ -200,11 +199,9 @@ export class Connection {
     }
   }
 
+  /** A late answer is a token all the same; the session passes it over where it is of no use. */
   async #ask(): Promise<void> {
-    this.#asked += 1
-    const asked = this.#asked
-    const answer = await askFor(this.#options.token)
-    if (asked === this.#asked) this.#step(answer)
+    this.#step(await askFor(this.#options.token))
   }
 
   #dial(): void {
