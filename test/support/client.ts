@@ -6,6 +6,7 @@ import type { Client, ClientOptions } from '#client/client.js'
 import { assembleClient } from '#client/client.js'
 import type { Edit, Replica } from '#client/handle.js'
 import { createMemoryDisk } from '#client/stores/memory.js'
+import type { TransportSocket } from '#client/transports/transport.js'
 import { ScriptedRelay } from './scripted-relay.ts'
 import type { VirtualClock } from './virtual-clock.ts'
 import { createVirtualClock } from './virtual-clock.ts'
@@ -13,19 +14,22 @@ import { createVirtualClock } from './virtual-clock.ts'
 /** Every client here draws 0.5: the first redial comes after this many ms. */
 export const REDIAL = 250
 
+const NOWHERE: TransportSocket = { send: () => undefined, buffered: 0, close: () => undefined }
+
 /** A relay, a clock, and the clients of one test. */
 export class World {
   readonly relay = new ScriptedRelay()
   readonly clock: VirtualClock = createVirtualClock()
   readonly #clients: Client[] = []
+  readonly #dead = new Set<Client>()
   #wake: (() => void)[] = []
 
   /** A client on a store of its own unless `options.store` is given. */
   connect(options: Partial<ClientOptions> = {}): Client {
-    const client = assembleClient(
+    const client: Client = assembleClient(
       { url: 'http://relay.test', store: createMemoryDisk().tab(), ...options },
       {
-        clock: this.clock, random: () => 0.5, randomBytes: cryptoRandom, transport: this.relay.transport,
+        clock: this.clock, random: () => 0.5, randomBytes: cryptoRandom, transport: (url, listener) => (this.#dead.has(client) ? NOWHERE : this.relay.transport(url, listener)),
         wake: (listener) => {
           this.#wake.push(listener)
           return () => void (this.#wake = this.#wake.filter((other) => other !== listener))
@@ -53,9 +57,10 @@ export class World {
     return replica
   }
 
-  /** Its tab has crashed: nothing of it ever settles. */
+  /** Its tab has crashed while it was offline: nothing of it ever settles, nor dials. */
   forget(client: Client): void {
     this.#clients.splice(this.#clients.indexOf(client), 1)
+    this.#dead.add(client)
   }
 
   async end(): Promise<void> {
