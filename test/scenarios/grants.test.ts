@@ -202,11 +202,11 @@ it('what the application takes away is gone from open sockets within a second, w
 it('without a token a client says needs-auth, keeps its edits, and goes on by itself when its application gives one', () =>
   inHall(async (scene) => {
     const { url } = await scene.serve({ auth: jwt({ secret: SECRET }) })
-    let token: string | undefined
+    const signedIn: { token?: string } = {}
     const client = scene.client(url, {
       token: () => {
-        if (token === undefined) throw new SyncError('unauthorized', 'nobody is signed in')
-        return token
+        if (signedIn.token === undefined) throw new SyncError('unauthorized', 'nobody is signed in')
+        return signedIn.token
       },
     })
     const bare = scene.client(url)
@@ -216,7 +216,8 @@ it('without a token a client says needs-auth, keeps its edits, and goes on by it
     await until(() => client.status.get().connection.name === 'needs-auth')
     expect(client.status.get()).toMatchObject({ connection: { reason: 'nobody is signed in' }, pending: { relay: 1 } })
     await until(() => bare.status.get().connection.name === 'needs-auth', 'a client without any token')
-    token = (await sign({ clinic: 'write' })).token
+    const { token } = await sign({ clinic: 'write' })
+    signedIn.token = token
     await replica.wait({ to: 'relay', signal: AbortSignal.timeout(20_000) })
     expect(client.status.get()).toMatchObject({ connection: { name: 'connected' }, held: false })
     expect(await heardBy(url, 'clinic', token)).toEqual(['before signing in'])

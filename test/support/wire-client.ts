@@ -26,8 +26,8 @@ export interface WireClient {
   ended(): Promise<{ readonly code: number; readonly reason: string }>
 }
 
-/** Connects to `http://…`, and says hello unless `token` is undefined. */
-export async function connectWire(url: string, token: string | undefined = ''): Promise<WireClient> {
+/** Connects to `http://…`, and says hello unless `token` is null. */
+export async function connectWire(url: string, token: string | null = ''): Promise<WireClient> {
   const socket = new WebSocket(`${url.replace(/^http/u, 'ws')}/sync`, { perMessageDeflate: false })
   const frames: RelayFrame[] = []
   let closed: WireClient['closed']
@@ -62,7 +62,7 @@ export async function connectWire(url: string, token: string | undefined = ''): 
     ended: () => until(() => closed, 'the socket to close'),
   }
   await until(() => socket.readyState === WebSocket.OPEN || closed !== undefined, 'the socket to open')
-  if (token !== undefined) {
+  if (token !== null) {
     client.send({ type: 'hello', revisionMin: 1, revisionMax: 1, agent: 'test', token })
     await client.next('welcome', 'goaway')
   }

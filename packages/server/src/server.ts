@@ -92,6 +92,7 @@ export async function createRelay(options: ServerOptions = {}): Promise<Relay> {
     authorize,
     presence,
     compactor,
+    others: () => ySockets.count,
     report,
     defer: (run) => void setImmediate(run),
     fatal: (error) => {
@@ -112,6 +113,7 @@ export async function createRelay(options: ServerOptions = {}): Promise<Relay> {
     state: (id, vector) => compactor.state(id, vector),
     authorize,
     hold: (id) => core.hold(id),
+    others: () => core.stats().peers,
     refuse,
     fault,
     report,

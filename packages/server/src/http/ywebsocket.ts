@@ -34,6 +34,8 @@ export interface YWebSocketPorts extends Omit<YPeerPorts, 'gone'> {
   /** Rejects with `SyncError` when the request is granted nothing. */
   readonly authorize: (request: AuthRequest) => Promise<Grant>
   readonly hold: (document: DocumentId) => Promise<RelayDocument>
+  /** Sockets of other kinds, which count towards `limits.connections` too. */
+  readonly others: () => number
   /** Answers an upgrade that cannot be. */
   readonly refuse: (socket: Duplex, code: ErrorCode, message: string) => void
   /** A listener threw: a fault of our own, at the cost of this socket only. */
@@ -80,7 +82,8 @@ export function createYWebSockets(ports: YWebSocketPorts): YWebSockets {
 
   async function arrive(request: IncomingMessage, socket: Duplex): Promise<Arrival> {
     if (stopped) throw new SyncError('draining', 'the relay is going down')
-    if (peers.size + arriving > limits.connections) throw new SyncError('too_many', `at most ${limits.connections} connections`)
+    if (peers.size + arriving + ports.others() > limits.connections)
+      throw new SyncError('too_many', `at most ${limits.connections} connections`)
     const id = documentOf(request)
     const grant = await inTime(ports.authorize(tokenRequest(request)))
     if (accessOf(grant, id) === 'none') throw new SyncError('forbidden', `${grant.principal} may not read this document`)

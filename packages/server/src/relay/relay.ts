@@ -33,6 +33,8 @@ export interface RelayCoreOptions {
   readonly heartbeat?: number | undefined
   /** Told once that nothing may be told any more: the process exits without closing anything in order. */
   readonly fatal: (error: Error) => void
+  /** Sockets of other kinds, which count towards `limits.connections` too. @default none */
+  readonly others?: (() => number) | undefined
   /** Something an operator should know. @default nobody is told */
   readonly report?: ((what: string, details: Readonly<Record<string, unknown>>) => void) | undefined
 }
@@ -76,7 +78,18 @@ const GOING_DOWN = 'the relay is going down'
 
 /** A relay over `log`, which it does not close. */
 export function createRelayCore(options: RelayCoreOptions): RelayCore {
-  const { log, clock, random, limits, authorize, compactor, presence, heartbeat = 25_000, report = () => undefined } = options
+  const {
+    log,
+    clock,
+    random,
+    limits,
+    authorize,
+    compactor,
+    presence,
+    heartbeat = 25_000,
+    others = () => 0,
+    report = () => undefined,
+  } = options
   const defer = options.defer ?? ((run) => void clock.after(0, run))
   const rules: SessionRules = {
     relay: log.id,
@@ -197,7 +210,8 @@ export function createRelayCore(options: RelayCoreOptions): RelayCore {
   function connect(socket: RelaySocket, request: Omit<AuthRequest, 'token'>): SocketListener {
     const peer = new Peer(peerPorts, socket, request)
     if (state !== 'open') peer.dismiss('draining', retryAfter(), GOING_DOWN)
-    else if (peers.size >= limits.connections) peer.dismiss('too_many', retryAfter(), `at most ${limits.connections} connections`)
+    else if (peers.size + others() >= limits.connections)
+      peer.dismiss('too_many', retryAfter(), `at most ${limits.connections} connections`)
     else peers.add(peer)
     return peer
   }
