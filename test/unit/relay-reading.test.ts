@@ -150,7 +150,7 @@ describe('the whole state', () => {
     Y.applyUpdate(doc, stateOf(peer.all('state')))
     expect(doc.getText('t').toString()).toBe(writer.doc.getText('t').toString())
     expect(peer.all('state').map(({ seq, hash, update }) => [seq, hash, update.length <= 256 * 1024])).toEqual(
-      Array(4).fill([3, head.hash, true]),
+      Array.from({ length: 4 }, () => [3, head.hash, true]),
     )
     peer.send(writer.push(handle))
     expect(await peer.next('ack')).toMatchObject({ seq: 4 })

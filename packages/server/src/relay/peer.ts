@@ -65,6 +65,9 @@ export interface PeerPorts {
   readonly report: (what: string, details: Readonly<Record<string, unknown>>) => void
 }
 
+/** A message that has gathered this much goes out as it is, in bytes. */
+const MESSAGE_BYTES = 64 * 1024
+
 /** A document that was loaded for an `open`, until the session says what becomes of it. */
 interface Arrival {
   readonly document: RelayDocument
@@ -179,6 +182,8 @@ export class Peer implements MemberPeer, SocketListener {
 
   send(frame: RelayFrame): void {
     this.#writer.write(frame)
+    // Far below what a message may hold, even with the largest frame behind it.
+    if (this.#writer.length > MESSAGE_BYTES) this.#cut()
     this.#touch()
   }
 
