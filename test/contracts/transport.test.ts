@@ -18,7 +18,12 @@ transportContract('memory', () => {
   const arrived: Far[] = []
   const transport = memoryTransport((url, socket) => {
     if (url === 'nowhere') throw new Error('nobody listens')
-    const far: Far = { received: [], closed: undefined, send: (bytes) => socket.send(bytes), close: (code, reason) => socket.close(code, reason) }
+    const far: Far = {
+      received: [],
+      closed: undefined,
+      send: (bytes) => socket.send(bytes),
+      close: (code, reason) => socket.close(code, reason),
+    }
     arrived.push(far)
     return {
       opened: () => undefined,
@@ -35,7 +40,8 @@ async function overWs(): Promise<TransportFixture> {
   const server = new WebSocketServer({ server: http, perMessageDeflate: false })
   server.on('connection', (socket) => {
     const far: Far = {
-      received: [], closed: undefined,
+      received: [],
+      closed: undefined,
       send: (bytes) => socket.send(bytes),
       close: (code, reason) => socket.close(code, reason),
       vanish: () => socket.terminate(),

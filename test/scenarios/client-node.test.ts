@@ -84,7 +84,12 @@ describe('two clients in Node', () => {
       expect(log).toHaveLength(1 + 400 + 50)
       expect(new Set(log).size).toBe(log.length)
       expect(canonical(await read(url, 'clinic'))).toBe(canonical(one.ydoc))
-      for (const client of [a, b]) expect(client.status.get()).toMatchObject({ connection: { name: 'connected' }, storage: { name: 'durable' }, pending: { local: 0, relay: 0 } })
+      for (const client of [a, b])
+        expect(client.status.get()).toMatchObject({
+          connection: { name: 'connected' },
+          storage: { name: 'durable' },
+          pending: { local: 0, relay: 0 },
+        })
 
       // A restart of the client resumes: nothing is fetched again.
       await a.close()

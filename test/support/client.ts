@@ -29,7 +29,10 @@ export class World {
     const client: Client = assembleClient(
       { url: 'http://relay.test', store: createMemoryDisk().tab(), ...options },
       {
-        clock: this.clock, random: () => 0.5, randomBytes: cryptoRandom, transport: (url, listener) => (this.#dead.has(client) ? NOWHERE : this.relay.transport(url, listener)),
+        clock: this.clock,
+        random: () => 0.5,
+        randomBytes: cryptoRandom,
+        transport: (url, listener) => (this.#dead.has(client) ? NOWHERE : this.relay.transport(url, listener)),
         wake: (listener) => {
           this.#wake.push(listener)
           return () => void (this.#wake = this.#wake.filter((other) => other !== listener))

@@ -28,7 +28,10 @@ export interface ScriptedDocument {
 /** What a test may decide. Undefined: as a relay does. */
 export interface Script {
   /** Answers a push otherwise than by taking it. 'silence' swallows it. */
-  push?: (frame: PushFrame, document: string) => { readonly code: ErrorCode; readonly retryAfter?: number; readonly expected?: number } | 'silence' | undefined
+  push?: (
+    frame: PushFrame,
+    document: string,
+  ) => { readonly code: ErrorCode; readonly retryAfter?: number; readonly expected?: number } | 'silence' | undefined
   open?: (frame: OpenFrame) => RelayFrame | undefined
   hello?: (token: string) => RelayFrame | 'silence' | undefined
   access?: (document: string) => Access
@@ -155,7 +158,16 @@ class ScriptedSocket {
       case 'hello': {
         const answer = script.hello?.(frame.token)
         if (answer === 'silence') return
-        this.send(answer ?? { type: 'welcome', revision: 1, heartbeat: script.heartbeat ?? 30_000, window: script.window ?? 262_144, relay: hex(1), principal: 'test' })
+        this.send(
+          answer ?? {
+            type: 'welcome',
+            revision: 1,
+            heartbeat: script.heartbeat ?? 30_000,
+            window: script.window ?? 262_144,
+            relay: hex(1),
+            principal: 'test',
+          },
+        )
         return
       }
       case 'open':
@@ -174,7 +186,8 @@ class ScriptedSocket {
         this.#present.set(frame.handle, frame.awareness)
         for (const other of this.#relay.sockets) {
           const id = this.#handles.get(frame.handle)?.id
-          if (other !== this && id !== undefined && [...other.#handles.values()].some((open) => open.id === id)) other.send({ ...frame, handle: other.handleOf(id) })
+          if (other !== this && id !== undefined && [...other.#handles.values()].some((open) => open.id === id))
+            other.send({ ...frame, handle: other.handleOf(id) })
         }
         return
       default:
@@ -193,7 +206,12 @@ class ScriptedSocket {
     const { cursor } = frame
     const head = document.entries.length as Seq
     const grant = script.access?.(frame.document) ?? 'write'
-    const proved = cursor !== undefined && cursor.lineage === document.lineage && cursor.epoch === document.epoch && cursor.seq <= head && cursor.hash === hashAt(document, cursor.seq)
+    const proved =
+      cursor !== undefined &&
+      cursor.lineage === document.lineage &&
+      cursor.epoch === document.epoch &&
+      cursor.seq <= head &&
+      cursor.hash === hashAt(document, cursor.seq)
     const mode = cursor !== undefined && cursor.lineage !== document.lineage ? 'replaced' : proved ? 'resumed' : 'full'
     this.send({ type: 'opened', ref: frame.ref, handle, lineage: document.lineage, epoch: document.epoch, head, grant, mode })
     if (mode === 'replaced') return
@@ -201,7 +219,8 @@ class ScriptedSocket {
     if (mode === 'full') this.#sendState(handle, document, frame)
     this.follow(frame.document)
     for (const other of this.#relay.sockets) {
-      for (const [theirs, awareness] of other.#present) if (other.#handles.get(theirs)?.id === frame.document) this.send({ type: 'presence', handle, awareness })
+      for (const [theirs, awareness] of other.#present)
+        if (other.#handles.get(theirs)?.id === frame.document) this.send({ type: 'presence', handle, awareness })
     }
   }
 
@@ -213,7 +232,17 @@ class ScriptedSocket {
     let left = script.fragments ?? Infinity
     const start = resume?.snapshotSeq === seq ? resume.offset : 0
     for (let offset = start; (offset < state.length || offset === 0) && left > 0; offset += size, left--) {
-      this.send({ type: 'state', handle, lineage: document.lineage, epoch: document.epoch, seq, hash: hashAt(document, seq), total: state.length, offset, update: state.subarray(offset, offset + size) })
+      this.send({
+        type: 'state',
+        handle,
+        lineage: document.lineage,
+        epoch: document.epoch,
+        seq,
+        hash: hashAt(document, seq),
+        total: state.length,
+        offset,
+        update: state.subarray(offset, offset + size),
+      })
     }
   }
 
@@ -234,9 +263,19 @@ class ScriptedSocket {
     if (verdict === 'silence') return
     const nack = (code: ErrorCode, expected: number, retryAfter = 0): void => {
       this.#deaf.add(key)
-      this.send({ type: 'nack', handle: frame.handle, incarnation: frame.incarnation, n: frame.lo, expected, code, retryAfter, message: `scripted ${code}` })
+      this.send({
+        type: 'nack',
+        handle: frame.handle,
+        incarnation: frame.incarnation,
+        n: frame.lo,
+        expected,
+        code,
+        retryAfter,
+        message: `scripted ${code}`,
+      })
     }
-    const ack = (n: number): void => this.send({ type: 'ack', handle: frame.handle, incarnation: frame.incarnation, n, seq: document.entries.length as Seq })
+    const ack = (n: number): void =>
+      this.send({ type: 'ack', handle: frame.handle, incarnation: frame.incarnation, n, seq: document.entries.length as Seq })
     if (verdict !== undefined) return nack(verdict.code, verdict.expected ?? acked + 1, verdict.retryAfter)
     if (frame.lo > acked + 1) return nack('gap', acked + 1)
     if (frame.hi <= acked) return ack(acked)

@@ -35,7 +35,8 @@ describe('a client', () => {
 
   it('refuses bad document ids', () => {
     const client = world.connect()
-    for (const id of ['', '..', 'a\n', 'x'.repeat(257)]) expect(() => client.open(id)).toThrow(expect.objectContaining({ code: 'bad_document' }))
+    for (const id of ['', '..', 'a\n', 'x'.repeat(257)])
+      expect(() => client.open(id)).toThrow(expect.objectContaining({ code: 'bad_document' }))
   })
 
   it('gives each caller a handle of its own on one shared replica', async () => {
@@ -125,7 +126,11 @@ describe('a client', () => {
     const replica = await world.opened(client)
     const edit = type(replica, 'x')
     const abort = new AbortController()
-    const waits = [edit.wait({ signal: abort.signal }), replica.wait({ signal: abort.signal }), replica.whenSynced({ signal: abort.signal })]
+    const waits = [
+      edit.wait({ signal: abort.signal }),
+      replica.wait({ signal: abort.signal }),
+      replica.whenSynced({ signal: abort.signal }),
+    ]
     const ended = Promise.allSettled(waits)
     abort.abort()
     expect(await ended).toMatchObject(waits.map(() => ({ reason: { code: 'aborted' } })))
@@ -208,7 +213,10 @@ describe('tabs of one device', () => {
 })
 
 describe('a store', () => {
-  const broken = (code: 'store_failed' | 'store_in_use'): StoreFactory => ({ name: 'broken', open: () => Promise.reject(new SyncError(code, 'scripted')) })
+  const broken = (code: 'store_failed' | 'store_in_use'): StoreFactory => ({
+    name: 'broken',
+    open: () => Promise.reject(new SyncError(code, 'scripted')),
+  })
 
   it('that cannot be opened is replaced by memory, and status says so', async () => {
     const client = world.connect({ store: broken('store_failed') })
@@ -280,7 +288,8 @@ describe('a token', () => {
   })
 
   it('that the relay refuses shows as needs-auth, and a better one is tried without being told', async () => {
-    relay.script.hello = (token) => (token === 'good' ? undefined : { type: 'goaway', code: 'unauthorized', retryAfter: 0, message: 'who are you' })
+    relay.script.hello = (token) =>
+      token === 'good' ? undefined : { type: 'goaway', code: 'unauthorized', retryAfter: 0, message: 'who are you' }
     let token = 'bad'
     const client = world.connect({ token: () => Promise.resolve(token) })
     await world.settle()

@@ -21,7 +21,8 @@ function edits(count: number, text = 'x'): Uint8Array[] {
   return updates
 }
 
-const rowsOf = (incarnation: IncarnationId, updates: readonly Uint8Array[], from = 1) => updates.map((update, index) => ({ incarnation, n: from + index, update }))
+const rowsOf = (incarnation: IncarnationId, updates: readonly Uint8Array[], from = 1) =>
+  updates.map((update, index) => ({ incarnation, n: from + index, update }))
 
 function boxOf(count: number, text?: string): Outbox {
   const box = new Outbox()
@@ -36,7 +37,16 @@ function take(box: Outbox, now = 0, room = Infinity): Push {
   return push
 }
 
-const nack = (incarnation: IncarnationId, n: number, expected: number, code: ErrorCode): NackFrame => ({ type: 'nack', handle: 1, incarnation, n, expected, code, retryAfter: 0, message: code })
+const nack = (incarnation: IncarnationId, n: number, expected: number, code: ErrorCode): NackFrame => ({
+  type: 'nack',
+  handle: 1,
+  incarnation,
+  n,
+  expected,
+  code,
+  retryAfter: 0,
+  message: code,
+})
 const bounds = ({ lo, hi }: Push) => [lo, hi]
 
 describe('the outbox', () => {
@@ -85,7 +95,10 @@ describe('the outbox', () => {
     expect(bounds(take(box))).toEqual([1, 1])
     expect(bounds(take(box))).toEqual([2, 2])
     expect(box.acked(own, 1)).toBe(1)
-    expect(box.nacked(nack(own, 2, 2, 'bad_bytes'), 7, () => 0)).toMatchObject({ type: 'refused', row: { n: 2, refused: { code: 'bad_bytes', at: 7 } } })
+    expect(box.nacked(nack(own, 2, 2, 'bad_bytes'), 7, () => 0)).toMatchObject({
+      type: 'refused',
+      row: { n: 2, refused: { code: 'bad_bytes', at: 7 } },
+    })
     expect(box.next(0, Infinity)).toBeUndefined()
     expect(box.count()).toEqual({ pending: 1, refused: 1, free: 0 })
     expect(box.refusedOf(own, 3)?.n).toBe(2)

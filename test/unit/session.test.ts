@@ -14,7 +14,12 @@ import { hex } from '../support/scripted-relay.ts'
 const env = (now: number, draw = 0.5) => ({ now, random: () => draw, agent: 'test' })
 
 const sessionEvents: { readonly [T in SessionEvent['type']]: Extract<SessionEvent, { type: T }> } = {
-  start: { type: 'start' }, wake: { type: 'wake' }, tick: { type: 'tick' }, opened: { type: 'opened' }, heard: { type: 'heard' }, stop: { type: 'stop' },
+  start: { type: 'start' },
+  wake: { type: 'wake' },
+  tick: { type: 'tick' },
+  opened: { type: 'opened' },
+  heard: { type: 'heard' },
+  stop: { type: 'stop' },
   token: { type: 'token', token: 't' },
   'no-token': { type: 'no-token', code: 'timeout', reason: 'no network' },
   fault: { type: 'fault', code: 'bad_frame', reason: 'not a frame' },
@@ -28,7 +33,8 @@ const sessionEvents: { readonly [T in SessionEvent['type']]: Extract<SessionEven
 
 /** A state of each name, as it comes about. */
 const sessions: { readonly [S in SessionName]: Session } = (() => {
-  const run = (...events: SessionEvent[]): Session => events.reduce((state, event) => stepSession(state, event, env(1000)).state, newSession)
+  const run = (...events: SessionEvent[]): Session =>
+    events.reduce((state, event) => stepSession(state, event, env(1000)).state, newSession)
   const e = sessionEvents
   return {
     idle: newSession,
@@ -60,8 +66,14 @@ interface Step {
 }
 
 function cells(law: string): { state: string; event: string; expected: string }[] {
-  const [head = '', ...rows] = law.trim().split('\n').map((line) => line.trim())
-  const events = head.split('|').slice(1).map((cell) => cell.trim())
+  const [head = '', ...rows] = law
+    .trim()
+    .split('\n')
+    .map((line) => line.trim())
+  const events = head
+    .split('|')
+    .slice(1)
+    .map((cell) => cell.trim())
   return rows.flatMap((line) => {
     const [state = '', ...row] = line.split('|').map((cell) => cell.trim().replaceAll(/\s+/gu, ' '))
     return events.map((event, index) => ({ state, event, expected: row[index] ?? 'missing' }))
@@ -78,7 +90,9 @@ describe('the session', () => {
 
   it('has a cell for every state and event', () => {
     expect(law.map(({ state, event }) => `${state} × ${event}`).sort()).toEqual(
-      Object.entries(SESSION_TABLE).flatMap(([state, row]) => Object.keys(row).map((event) => `${state} × ${event}`)).sort(),
+      Object.entries(SESSION_TABLE)
+        .flatMap(([state, row]) => Object.keys(row).map((event) => `${state} × ${event}`))
+        .sort(),
     )
     expect(law).toHaveLength(Object.keys(sessions).length * Object.keys(sessionEvents).length)
   })
@@ -123,7 +137,9 @@ describe('the session', () => {
   it('waits for authorisation when it was refused, by frame or by close code', () => {
     for (const code of ['unauthorized', 'expired', 'forbidden'] as const) {
       expect(stepSession(sessions.greeting, { type: 'goaway', code, retryAfter: 0, message: '' }, env(2000)).state.name).toBe('needs-auth')
-      expect(stepSession(sessions.connected, { type: 'lost', code: ERRORS[code].close, reason: '' }, env(2000)).state.name).toBe('needs-auth')
+      expect(stepSession(sessions.connected, { type: 'lost', code: ERRORS[code].close, reason: '' }, env(2000)).state.name).toBe(
+        'needs-auth',
+      )
     }
   })
 
@@ -145,24 +161,27 @@ describe('the session', () => {
   it('never gives up: from every state that was not closed, time and a relay that answers lead to connected', () => {
     const any = fc.constantFrom(...Object.values(sessionEvents).filter(({ type }) => type !== 'stop'))
     fc.assert(
-      fc.property(fc.array(fc.tuple(any, fc.nat(100_000), fc.double({ min: 0, max: 0.999, noNaN: true })), { maxLength: 60 }), (history) => {
-        let now = 1000
-        let state = stepSession(newSession, sessionEvents.start, env(now)).state
-        for (const [event, later, draw] of history) {
-          now += later
-          state = stepSession(state, event, env(now, draw)).state
-          // Something is always due: time alone brings it on.
-          expect(state.due).toBeDefined()
-          if (state.name === 'waiting' || state.name === 'needs-auth') expect(state.due ?? 0).toBeLessThanOrEqual(now + 5000 + 30_000)
-        }
-        for (let steps = 0; state.name !== 'connected'; steps++) {
-          expect(steps).toBeLessThan(10)
-          now = Math.max(now, state.due ?? now)
-          const answer = { token: 'token', dialing: 'opened', greeting: 'welcome' } as const
-          const next = state.name in answer ? answer[state.name as keyof typeof answer] : 'tick'
-          state = stepSession(state, sessionEvents[next], env(now)).state
-        }
-      }),
+      fc.property(
+        fc.array(fc.tuple(any, fc.nat(100_000), fc.double({ min: 0, max: 0.999, noNaN: true })), { maxLength: 60 }),
+        (history) => {
+          let now = 1000
+          let state = stepSession(newSession, sessionEvents.start, env(now)).state
+          for (const [event, later, draw] of history) {
+            now += later
+            state = stepSession(state, event, env(now, draw)).state
+            // Something is always due: time alone brings it on.
+            expect(state.due).toBeDefined()
+            if (state.name === 'waiting' || state.name === 'needs-auth') expect(state.due ?? 0).toBeLessThanOrEqual(now + 5000 + 30_000)
+          }
+          for (let steps = 0; state.name !== 'connected'; steps++) {
+            expect(steps).toBeLessThan(10)
+            now = Math.max(now, state.due ?? now)
+            const answer = { token: 'token', dialing: 'opened', greeting: 'welcome' } as const
+            const next = state.name in answer ? answer[state.name as keyof typeof answer] : 'tick'
+            state = stepSession(state, sessionEvents[next], env(now)).state
+          }
+        },
+      ),
       { numRuns: 300 },
     )
   })
@@ -172,11 +191,25 @@ const lineage = hex(1) as Lineage
 const at = (seq: number, epoch = 1): Cursor => ({ lineage, epoch, seq: seq as Seq, hash: hex(seq) as ChainHash })
 const opened = { type: 'opened', ref: 1, handle: 1, lineage, epoch: 1, head: 2 as Seq, grant: 'write', mode: 'resumed' } as const
 const documentEvents: { readonly [T in DocumentEvent['type']]: Extract<DocumentEvent, { type: T }> } = {
-  online: { type: 'online' }, offline: { type: 'offline' }, tick: { type: 'tick' }, renewed: { type: 'renewed' }, proved: { type: 'proved' },
+  online: { type: 'online' },
+  offline: { type: 'offline' },
+  tick: { type: 'tick' },
+  renewed: { type: 'renewed' },
+  proved: { type: 'proved' },
   distrust: { type: 'distrust', reason: 'scripted' },
   opened,
   refused: { type: 'refused', ref: 1, code: 'overloaded', retryAfter: 0, message: '' },
-  state: { type: 'state', handle: 1, lineage, epoch: 1, seq: 2 as Seq, hash: hex(2) as ChainHash, total: 4, offset: 0, update: new Uint8Array(4) },
+  state: {
+    type: 'state',
+    handle: 1,
+    lineage,
+    epoch: 1,
+    seq: 2 as Seq,
+    hash: hex(2) as ChainHash,
+    total: 4,
+    offset: 0,
+    update: new Uint8Array(4),
+  },
   entries: { type: 'entries', handle: 1, first: 2 as Seq, hash: hex(2) as ChainHash, updates: [new Uint8Array(2)] },
   ack: { type: 'ack', handle: 1, incarnation: hex(3) as never, n: 1, seq: 2 as Seq, hash: hex(2) as ChainHash },
   nack: { type: 'nack', handle: 1, incarnation: hex(3) as never, n: 1, expected: 1, code: 'overloaded', retryAfter: 0, message: '' },
@@ -185,7 +218,8 @@ const documentEvents: { readonly [T in DocumentEvent['type']]: Extract<DocumentE
 }
 
 const documents: { readonly [S in DocumentState['name']]: DocumentState } = (() => {
-  const run = (...events: DocumentEvent[]): DocumentState => events.reduce((state, event) => stepDocument(state, event, env(1000)).state, newDocument(at(1)))
+  const run = (...events: DocumentEvent[]): DocumentState =>
+    events.reduce((state, event) => stepDocument(state, event, env(1000)).state, newDocument(at(1)))
   const e = documentEvents
   return {
     away: run(),
@@ -213,7 +247,9 @@ describe('the document', () => {
 
   it('has a cell for every state and event', () => {
     expect(law.map(({ state, event }) => `${state} × ${event}`).sort()).toEqual(
-      Object.entries(DOCUMENT_TABLE).flatMap(([state, row]) => Object.keys(row).map((event) => `${state} × ${event}`)).sort(),
+      Object.entries(DOCUMENT_TABLE)
+        .flatMap(([state, row]) => Object.keys(row).map((event) => `${state} × ${event}`))
+        .sort(),
     )
     expect(law).toHaveLength(Object.keys(documents).length * Object.keys(documentEvents).length)
   })
@@ -233,9 +269,11 @@ describe('the document', () => {
           if (state.name !== 'live') return
           const seq = (state.cursor?.seq ?? 0) as number
           const next = hex(seq + 1) as ChainHash
-          if (kind === 'entries') state = stepDocument(state, { ...documentEvents.entries, first: (seq + 1) as Seq, hash: next }, env(1)).state
+          if (kind === 'entries')
+            state = stepDocument(state, { ...documentEvents.entries, first: (seq + 1) as Seq, hash: next }, env(1)).state
           else if (kind === 'ack') state = stepDocument(state, { ...documentEvents.ack, seq: (seq + 1) as Seq, hash: next }, env(1)).state
-          else if (kind === 'repeat') state = stepDocument(state, { ...documentEvents.ack, seq: (seq + 5) as Seq, hash: undefined }, env(1)).state
+          else if (kind === 'repeat')
+            state = stepDocument(state, { ...documentEvents.ack, seq: (seq + 5) as Seq, hash: undefined }, env(1)).state
           else state = stepDocument(state, { ...documentEvents.entries, first: (seq + 2) as Seq }, env(1)).state
           expect(state.cursor?.seq).toBe(kind === 'entries' || kind === 'ack' ? seq + 1 : seq)
           expect(state.name).toBe(kind === 'gap' ? 'waiting' : 'live')
@@ -245,7 +283,11 @@ describe('the document', () => {
   })
 
   it('does not resume from a cursor that is not its own', () => {
-    for (const other of [{ ...opened, epoch: 2 }, { ...opened, lineage: hex(9) as Lineage }]) expect(stepDocument(documents.opening, other, env(1)).state.name).toBe('waiting')
+    for (const other of [
+      { ...opened, epoch: 2 },
+      { ...opened, lineage: hex(9) as Lineage },
+    ])
+      expect(stepDocument(documents.opening, other, env(1)).state.name).toBe('waiting')
   })
 
   it('keeps an unproved cursor in memory over a reconnect, and stays unproved', () => {
@@ -270,7 +312,10 @@ describe('the document', () => {
 
   it('does not follow fragments that lead elsewhere', () => {
     for (const other of [{ seq: 1 as Seq }, { epoch: 2 }, { lineage: hex(9) as Lineage }]) {
-      expect(stepDocument(documents.live, { ...documentEvents.state, ...other }, env(1)).state).toMatchObject({ name: 'waiting', cursor: at(1) })
+      expect(stepDocument(documents.live, { ...documentEvents.state, ...other }, env(1)).state).toMatchObject({
+        name: 'waiting',
+        cursor: at(1),
+      })
     }
   })
 

@@ -49,7 +49,10 @@ export interface Client {
   /** Waits for every edit so far, of every document on this device. Rejects with the first one that was refused for good; stays pending while offline. */
   wait(options?: WaitOptions): Promise<void>
   /** Commits what was made and ends everything. With `waitFor: 'relay'` it first waits for the relay, until the signal fires or an edit is refused. `unsent`: edits on this device that the relay has not acknowledged. */
-  close(options?: { readonly waitFor?: 'relay' | undefined; readonly signal?: AbortSignal | undefined }): Promise<{ readonly unsent: number }>
+  close(options?: {
+    readonly waitFor?: 'relay' | undefined
+    readonly signal?: AbortSignal | undefined
+  }): Promise<{ readonly unsent: number }>
 }
 
 interface Entry {
@@ -59,7 +62,13 @@ interface Entry {
   counted: Status
 }
 
-const EMPTY: Status = { connection: { name: 'connecting' }, storage: { name: 'memory' }, pending: { local: 0, relay: 0 }, held: false, quarantined: 0 }
+const EMPTY: Status = {
+  connection: { name: 'connecting' },
+  storage: { name: 'memory' },
+  pending: { local: 0, relay: 0 },
+  held: false,
+  quarantined: 0,
+}
 const AGENT = 'rejoin-client/0.1.0'
 
 /** A client from its parts. Throws `bad_option`. */
@@ -84,7 +93,8 @@ class RejoinClient implements Client {
   constructor(options: ClientOptions, platform: Platform) {
     const { clock, random, transport, wake, defaultStore } = platform
     const factory = options.store ?? defaultStore?.()
-    if (factory === undefined) throw new SyncError('bad_option', 'store: say where this device keeps documents, for example sqlite({ path }) or memory()')
+    if (factory === undefined)
+      throw new SyncError('bad_option', 'store: say where this device keeps documents, for example sqlite({ path }) or memory()')
     this.#platform = platform
     this.#connection = new Connection({ url: syncUrl(options.url), token: options.token, agent: AGENT, transport, clock, random, wake })
     const { readable, set } = createReadable<Status>({ ...EMPTY, storage: this.#storage })
@@ -148,7 +158,10 @@ class RejoinClient implements Client {
     await Promise.all([...entries.map(({ replica }) => replica.close()), ...this.#leaving.values()])
     const unsent = this.status.get().pending.relay
     this.#connection.close()
-    await this.#store.then((store) => store.close(), () => undefined)
+    await this.#store.then(
+      (store) => store.close(),
+      () => undefined,
+    )
     this.#tell()
     return { unsent }
   }
@@ -160,7 +173,13 @@ class RejoinClient implements Client {
     const { clock, random, randomBytes } = this.#platform
     const before = Promise.all([this.#leaving.get(document), this.#tending.yield(document)])
     const replica: SharedReplica = new SharedReplica({
-      document, connection: this.#connection, store: before.then(() => this.#store), clock, random, randomBytes, onChange: () => this.#onChange(entry),
+      document,
+      connection: this.#connection,
+      store: before.then(() => this.#store),
+      clock,
+      random,
+      randomBytes,
+      onChange: () => this.#onChange(entry),
     })
     const entry: Entry = { replica, handles: 0, counted: EMPTY }
     this.#entries.set(document, entry)
@@ -174,7 +193,8 @@ class RejoinClient implements Client {
     this.#count(entry.counted, -1)
     this.#count(now, 1)
     entry.counted = now
-    if (entry.handles === 0 && replica.isIdle && this.#closing === undefined && this.#entries.get(replica.document) === entry) this.#leave(entry)
+    if (entry.handles === 0 && replica.isIdle && this.#closing === undefined && this.#entries.get(replica.document) === entry)
+      this.#leave(entry)
     this.#tell()
   }
 
@@ -238,7 +258,8 @@ async function openStore(factory: StoreFactory): Promise<Store> {
 /** The relay's socket address. Throws `bad_option`. */
 export function syncUrl(url: string): string {
   const parsed = URL.canParse(url) ? new URL(url) : undefined
-  if (parsed === undefined || !/^(https?|wss?):$/u.test(parsed.protocol)) throw new SyncError('bad_option', `url: "${url}" is not an http, https, ws or wss address`)
+  if (parsed === undefined || !/^(https?|wss?):$/u.test(parsed.protocol))
+    throw new SyncError('bad_option', `url: "${url}" is not an http, https, ws or wss address`)
   parsed.protocol = parsed.protocol.replace('http', 'ws')
   if (!parsed.pathname.endsWith('/sync')) parsed.pathname = `${parsed.pathname.replace(/\/$/u, '')}/sync`
   parsed.hash = ''

@@ -1,8 +1,8 @@
 /**
  * One document's way into the device's store (step 2 of the path): commits in the order made, several in one transaction while an earlier one is under way, tried again when the store fails.
  */
-import { SyncError, backoff, toSyncError } from '@rejoin/shared'
-import type { Clock, IncarnationId, Random } from '@rejoin/shared'
+import { backoff, toSyncError } from '@rejoin/shared'
+import type { Clock, IncarnationId, Random, SyncError } from '@rejoin/shared'
 import type { Commit, DocumentStore, OutboxRow } from './stores/store.ts'
 
 export interface CommitsListener {
@@ -87,7 +87,7 @@ export class Commits {
 
   async #run(store: DocumentStore): Promise<void> {
     // What is added in the same synchronous step becomes one transaction.
-    await undefined
+    await Promise.resolve()
     while (this.#queue.length > 0 && this.#cancel === undefined) {
       const parts = this.#takeParts()
       const commit = mergeCommits(parts)

@@ -117,7 +117,7 @@ export class Connection {
   send(member: Member, frame: DocumentFrame): boolean {
     const handle = this.#handles.get(member)
     if (handle === undefined) return false
-    this.#write({ ...frame, handle } as ClientFrame)
+    this.#write({ ...frame, handle })
     return true
   }
 
@@ -261,7 +261,8 @@ export class Connection {
         this.#refs.delete(frame.ref)
         // Given up in the meantime: the handle is of no use, unless the document has been opened anew.
         if (member === undefined || this.#members.get(member.document) !== member) {
-          if (frame.type === 'opened' && !this.#byHandle.has(frame.handle) && !this.#isAwaited(member)) this.#write({ type: 'close', handle: frame.handle })
+          if (frame.type === 'opened' && !this.#byHandle.has(frame.handle) && !this.#isAwaited(member))
+            this.#write({ type: 'close', handle: frame.handle })
           return
         }
         if (frame.type === 'opened') {
@@ -337,12 +338,15 @@ export class Connection {
     if (due === this.#timerFor) return
     this.#cancelTimer?.()
     this.#timerFor = due
-    this.#cancelTimer = due === undefined ? undefined : this.#options.clock.after(Math.max(0, due - this.#options.clock.now()), () => {
-      this.#timerFor = undefined
-      // A relay that answers pings and no pushes would leave edits pending without a word.
-      const overdue = this.#flying > 0 && this.#options.clock.now() - this.#answeredAt > ANSWER_MS
-      this.#step(overdue ? { type: 'fault', code: 'timeout', reason: 'the relay left edits unanswered' } : { type: 'tick' })
-    })
+    this.#cancelTimer =
+      due === undefined
+        ? undefined
+        : this.#options.clock.after(Math.max(0, due - this.#options.clock.now()), () => {
+            this.#timerFor = undefined
+            // A relay that answers pings and no pushes would leave edits pending without a word.
+            const overdue = this.#flying > 0 && this.#options.clock.now() - this.#answeredAt > ANSWER_MS
+            this.#step(overdue ? { type: 'fault', code: 'timeout', reason: 'the relay left edits unanswered' } : { type: 'tick' })
+          })
   }
 
   #tellStatus(): void {
@@ -377,7 +381,8 @@ async function askFor(token: ConnectionOptions['token']): Promise<Extract<Sessio
   if (typeof token !== 'function') return { type: 'token', token: token ?? '' }
   try {
     const given = await token()
-    if (typeof given !== 'string' || given === '') return { type: 'no-token', code: 'unauthorized', reason: 'the token callback gave no token' }
+    if (typeof given !== 'string' || given === '')
+      return { type: 'no-token', code: 'unauthorized', reason: 'the token callback gave no token' }
     return { type: 'token', token: given }
   } catch (error) {
     const { code, reason } = error instanceof SyncError ? error : toSyncError(error, 'timeout')

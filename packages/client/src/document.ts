@@ -50,10 +50,21 @@ export type DocumentEvent =
   | { readonly type: 'distrust'; readonly reason: string }
   /** The relay holds all that the replica holds. */
   | { readonly type: 'proved' }
-  | OpenedFrame | RefusedFrame | StateFrame | EntriesFrame | AckFrame | NackFrame | GrantFrame | ClosedFrame
+  | OpenedFrame
+  | RefusedFrame
+  | StateFrame
+  | EntriesFrame
+  | AckFrame
+  | NackFrame
+  | GrantFrame
+  | ClosedFrame
 
 export type DocumentEffect =
-  | { readonly type: 'open'; readonly cursor: Cursor | undefined; readonly resume: { readonly snapshotSeq: Seq; readonly offset: number } | undefined }
+  | {
+      readonly type: 'open'
+      readonly cursor: Cursor | undefined
+      readonly resume: { readonly snapshotSeq: Seq; readonly offset: number } | undefined
+    }
   /** Give up the handle. */
   | { readonly type: 'close' }
   /** A piece of the relay's state; `first` drops pieces of an earlier one. */
@@ -89,7 +100,18 @@ export const MAX_STATE_BYTES: number = 256 * 1024 * 1024
 
 /** A document with what the device's store knows of it. */
 export function newDocument(cursor: Cursor | undefined): DocumentState {
-  return { name: 'away', cursor, proven: true, grant: 'none', head: undefined, caughtUp: false, fetch: undefined, attempt: 0, due: undefined, problem: undefined }
+  return {
+    name: 'away',
+    cursor,
+    proven: true,
+    grant: 'none',
+    head: undefined,
+    caughtUp: false,
+    fetch: undefined,
+    attempt: 0,
+    due: undefined,
+    problem: undefined,
+  }
 }
 
 type EventOf<T extends DocumentEvent['type']> = Extract<DocumentEvent, { readonly type: T }>
@@ -105,28 +127,50 @@ export function stepDocument(state: DocumentState, event: DocumentEvent, env: Do
 const stay = (state: DocumentState): DocumentStep => ({ state, effects: [] })
 const open = (state: DocumentState): DocumentStep => ({
   state: { ...state, name: 'opening', due: undefined, caughtUp: false, head: undefined },
-  effects: [{ type: 'open', cursor: state.cursor, resume: state.fetch === undefined ? undefined : { snapshotSeq: state.fetch.seq, offset: state.fetch.received } }],
+  effects: [
+    {
+      type: 'open',
+      cursor: state.cursor,
+      resume: state.fetch === undefined ? undefined : { snapshotSeq: state.fetch.seq, offset: state.fetch.received },
+    },
+  ],
 })
 /** What survives the opening: pieces of a first sync are resumed, pieces in the place of an entry come again behind the cursor. */
 const keep = (state: DocumentState): DocumentState => ({ ...state, fetch: state.name === 'live' ? undefined : state.fetch })
-const away = (state: DocumentState): DocumentStep => ({ state: { ...keep(state), name: 'away', due: undefined, caughtUp: false, attempt: 0 }, effects: [{ type: 'rewind' }] })
+const away = (state: DocumentState): DocumentStep => ({
+  state: { ...keep(state), name: 'away', due: undefined, caughtUp: false, attempt: 0 },
+  effects: [{ type: 'rewind' }],
+})
 const refuse = (state: DocumentState, event: RefusedFrame | ClosedFrame, env: DocumentEnv): DocumentStep => refusal(state, event, env)
 const nacked = (state: DocumentState, frame: NackFrame): DocumentStep =>
   ERRORS[frame.code].retry === 'hold'
     ? // Never the fault of one edit: all of them wait for the grant.
-      { state: { ...state, grant: state.grant === 'write' ? 'read' : state.grant, problem: problemOf(frame) }, effects: [{ type: 'rewind' }] }
+      {
+        state: { ...state, grant: state.grant === 'write' ? 'read' : state.grant, problem: problemOf(frame) },
+        effects: [{ type: 'rewind' }],
+      }
     : { state, effects: [{ type: 'nacked', frame }] }
 const granted = (state: DocumentState, { grant, code, message }: GrantFrame): DocumentStep => ({
   state: { ...state, grant, problem: grant === 'write' ? undefined : { code, message } },
   effects: [{ type: grant === 'write' ? 'pump' : 'rewind' }],
 })
-const proved = (state: DocumentState): DocumentStep => ({ state: { ...state, proven: true }, effects: [{ type: 'store-cursor' }, { type: 'pump' }] })
+const proved = (state: DocumentState): DocumentStep => ({
+  state: { ...state, proven: true },
+  effects: [{ type: 'store-cursor' }, { type: 'pump' }],
+})
 
 /** States × events. `stay` where an event says nothing new: a frame behind a close, or an answer to what is no longer asked. */
 export const DOCUMENT_TABLE: { readonly [S in DocumentName]: Row } = {
   away: row({ online: open }),
   opening: row({ opened, refused: refuse, offline: away }),
-  fetching: row({ state: fragment, offline: away, closed: refuse, grant: granted, distrust, entries: (state, _frame, env) => broken(state, env, 'entries before the state was whole') }),
+  fetching: row({
+    state: fragment,
+    offline: away,
+    closed: refuse,
+    grant: granted,
+    distrust,
+    entries: (state, _frame, env) => broken(state, env, 'entries before the state was whole'),
+  }),
   live: row({ entries, ack: acked, nack: nacked, grant: granted, closed: refuse, offline: away, distrust, proved, state: fragment }),
   waiting: row({ tick: open, renewed: open, offline: away }),
   refused: row({ renewed: open, offline: away }),
@@ -135,13 +179,30 @@ export const DOCUMENT_TABLE: { readonly [S in DocumentName]: Row } = {
 
 function row(cells: Partial<Row>): Row {
   return {
-    online: stay, offline: stay, tick: stay, renewed: stay, proved: stay, distrust: (state) => stay({ ...state, cursor: undefined, fetch: undefined, proven: false }),
-    opened: stay, refused: stay, state: stay, entries: stay, ack: stay, nack: stay, grant: stay, closed: stay, ...cells,
+    online: stay,
+    offline: stay,
+    tick: stay,
+    renewed: stay,
+    proved: stay,
+    distrust: (state) => stay({ ...state, cursor: undefined, fetch: undefined, proven: false }),
+    opened: stay,
+    refused: stay,
+    state: stay,
+    entries: stay,
+    ack: stay,
+    nack: stay,
+    grant: stay,
+    closed: stay,
+    ...cells,
   }
 }
 
 function opened(state: DocumentState, { mode, lineage, epoch, head, grant }: OpenedFrame, env: DocumentEnv): DocumentStep {
-  if (mode === 'replaced') return { state: { ...state, name: 'replaced', due: undefined, problem: { code: 'replaced', message: 'the document was deleted or reset' } }, effects: [{ type: 'rewind' }, { type: 'replaced' }] }
+  if (mode === 'replaced')
+    return {
+      state: { ...state, name: 'replaced', due: undefined, problem: { code: 'replaced', message: 'the document was deleted or reset' } },
+      effects: [{ type: 'rewind' }, { type: 'replaced' }],
+    }
   const next = { ...state, head, grant, problem: grant === 'write' ? undefined : state.problem }
   if (mode === 'full') return { state: { ...next, name: 'fetching', proven: false }, effects: [] }
   const { cursor } = state
@@ -157,18 +218,32 @@ function fragment(state: DocumentState, frame: StateFrame, env: DocumentEnv): Do
   const first = offset === 0
   const fits = first
     ? prove || (cursor !== undefined && seq > cursor.seq && epoch === cursor.epoch && lineage === cursor.lineage)
-    : fetch !== undefined && fetch.seq === seq && fetch.hash === hash && fetch.epoch === epoch && fetch.lineage === lineage && fetch.total === total && fetch.received === offset
+    : fetch !== undefined &&
+      fetch.seq === seq &&
+      fetch.hash === hash &&
+      fetch.epoch === epoch &&
+      fetch.lineage === lineage &&
+      fetch.total === total &&
+      fetch.received === offset
   const received = offset + update.length
-  if (!fits || received > total || total > MAX_STATE_BYTES || (update.length === 0 && total > 0)) return broken({ ...state, fetch: undefined }, env, 'state fragments out of order')
+  if (!fits || received > total || total > MAX_STATE_BYTES || (update.length === 0 && total > 0))
+    return broken({ ...state, fetch: undefined }, env, 'state fragments out of order')
   const effects: DocumentEffect[] = [{ type: 'fragment', update, first }]
   if (received < total) return { state: { ...state, fetch: { lineage, epoch, seq, hash, total, received } }, effects }
-  const next: DocumentState = { ...state, name: 'live', fetch: undefined, cursor: { lineage, epoch, seq, hash }, proven: state.proven && !prove }
+  const next: DocumentState = {
+    ...state,
+    name: 'live',
+    fetch: undefined,
+    cursor: { lineage, epoch, seq, hash },
+    proven: state.proven && !prove,
+  }
   return arrived(next, [...effects, { type: 'whole', prove }])
 }
 
 function entries(state: DocumentState, { first, updates, hash }: EntriesFrame, env: DocumentEnv): DocumentStep {
   const { cursor } = state
-  if (cursor === undefined || first !== cursor.seq + 1 || updates.length === 0) return broken(state, env, `entries from ${first}, expected ${(cursor?.seq ?? 0) + 1}`)
+  if (cursor === undefined || first !== cursor.seq + 1 || updates.length === 0)
+    return broken(state, env, `entries from ${first}, expected ${(cursor?.seq ?? 0) + 1}`)
   const seq = (cursor.seq + updates.length) as Seq
   return arrived({ ...state, attempt: 0, cursor: { ...cursor, seq, hash } }, [{ type: 'apply', updates }])
 }
@@ -177,7 +252,8 @@ function entries(state: DocumentState, { first, updates, hash }: EntriesFrame, e
 function acked(state: DocumentState, frame: AckFrame, env: DocumentEnv): DocumentStep {
   const { cursor } = state
   if (frame.hash === undefined) return { state, effects: [{ type: 'acked', frame, moved: false }] }
-  if (cursor === undefined || frame.seq !== cursor.seq + 1) return broken(state, env, `an ack at ${frame.seq}, expected ${(cursor?.seq ?? 0) + 1}`)
+  if (cursor === undefined || frame.seq !== cursor.seq + 1)
+    return broken(state, env, `an ack at ${frame.seq}, expected ${(cursor?.seq ?? 0) + 1}`)
   return arrived({ ...state, cursor: { ...cursor, seq: frame.seq, hash: frame.hash } }, [{ type: 'acked', frame, moved: true }])
 }
 
@@ -197,14 +273,23 @@ function distrust(state: DocumentState, { reason }: EventOf<'distrust'>, env: Do
   return again({ ...state, cursor: undefined, fetch: undefined, proven: false }, env, { code: 'gap', message: reason }, 0)
 }
 
-function again(state: DocumentState, { now, random }: DocumentEnv, problem: NonNullable<DocumentState['problem']>, retryAfter: number): DocumentStep {
+function again(
+  state: DocumentState,
+  { now, random }: DocumentEnv,
+  problem: NonNullable<DocumentState['problem']>,
+  retryAfter: number,
+): DocumentStep {
   const due = now + backoff(state.attempt, random, { atLeast: retryAfter })
-  return { state: { ...keep(state), name: 'waiting', attempt: state.attempt + 1, due, problem }, effects: [{ type: 'close' }, { type: 'rewind' }] }
+  return {
+    state: { ...keep(state), name: 'waiting', attempt: state.attempt + 1, due, problem },
+    effects: [{ type: 'close' }, { type: 'rewind' }],
+  }
 }
 
 function refusal(state: DocumentState, frame: RefusedFrame | ClosedFrame, env: DocumentEnv): DocumentStep {
   const problem = problemOf(frame)
-  if (frame.code === 'replaced') return { state: { ...state, name: 'replaced', due: undefined, problem }, effects: [{ type: 'rewind' }, { type: 'replaced' }] }
+  if (frame.code === 'replaced')
+    return { state: { ...state, name: 'replaced', due: undefined, problem }, effects: [{ type: 'rewind' }, { type: 'replaced' }] }
   const { retry } = ERRORS[frame.code]
   const next = { ...state, grant: retry === 'hold' ? ('none' as const) : state.grant }
   if (retry === 'never') return { state: { ...next, name: 'refused', due: undefined, problem }, effects: [{ type: 'rewind' }] }

@@ -227,7 +227,12 @@ export class Exchange implements Member {
   #pushProof(): 'sent' | 'full' | 'idle' {
     const { connection, clock, randomBytes } = this.#options
     this.#proof ??= {
-      incarnation: newIncarnationId(randomBytes), update: encodeDifference(this.#host.ydoc, this.#owed), covers: this.outbox.covers().slice(-WIRE_LIMITS.covers), sent: false, attempt: 0, until: 0,
+      incarnation: newIncarnationId(randomBytes),
+      update: encodeDifference(this.#host.ydoc, this.#owed),
+      covers: this.outbox.covers().slice(-WIRE_LIMITS.covers),
+      sent: false,
+      attempt: 0,
+      until: 0,
     }
     this.#owed = undefined
     const { incarnation, update, covers, sent, until } = this.#proof

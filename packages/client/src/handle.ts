@@ -101,7 +101,7 @@ function makeEdit<T>(shared: SharedReplica, change: () => T): Edit<T> {
   const { incarnation } = shared
   const wait = async (options?: WaitOptions): Promise<void> => {
     // Inside a transaction of the caller's it is not over yet; a transaction is synchronous.
-    if (batch.n === undefined) await undefined
+    if (batch.n === undefined) await Promise.resolve()
     const n = batch.n ?? next
     if (n > 0) await shared.wait(incarnation, n, options)
   }
@@ -118,7 +118,11 @@ function createQuarantine(shared: SharedReplica): Quarantine {
   return {
     list: () =>
       refused().map(({ incarnation, n, update, refused: why }) => ({
-        id: `${incarnation}/${n}`, code: (why?.code ?? 'internal') as ErrorCode, message: why?.message ?? '', at: why?.at ?? 0, bytes: update.length,
+        id: `${incarnation}/${n}`,
+        code: (why?.code ?? 'internal') as ErrorCode,
+        message: why?.message ?? '',
+        at: why?.at ?? 0,
+        bytes: update.length,
       })),
     export: (id) => find(id).update.slice(),
     retry: (id) => {

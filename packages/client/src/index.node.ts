@@ -15,7 +15,9 @@ export function createClient(options: ClientOptions): Client {
     random: Math.random,
     randomBytes: cryptoRandom,
     // Compression is off, as the protocol says; a message above the largest of the protocol ends the socket.
-    transport: webSocketTransport((url) => new WebSocket(url, { perMessageDeflate: false, maxPayload: 16 * 1024 * 1024 }) as unknown as WebSocketLike),
+    transport: webSocketTransport(
+      (url) => new WebSocket(url, { perMessageDeflate: false, maxPayload: 16 * 1024 * 1024 }) as unknown as WebSocketLike,
+    ),
     wake: () => () => undefined,
   })
 }

@@ -16,7 +16,11 @@ export interface Push {
 }
 
 /** Neighbours merged into one push: cut here, so that a push that is not taken costs little. `rows`: merging a flat list is quadratic. */
-export const MERGE_LIMITS: { readonly bytes: number; readonly structs: number; readonly rows: number } = { bytes: 256 * 1024, structs: 5000, rows: 512 }
+export const MERGE_LIMITS: { readonly bytes: number; readonly structs: number; readonly rows: number } = {
+  bytes: 256 * 1024,
+  structs: 5000,
+  rows: 512,
+}
 
 /** What a nack came to. `lost`: the relay misses edits that this device no longer has as rows. */
 export type Verdict = { readonly type: 'again' } | { readonly type: 'lost' } | { readonly type: 'refused'; readonly row: OutboxRow }
@@ -57,7 +61,19 @@ export class Outbox {
   /** Makes a place for an incarnation: its own, or one adopted from a tab that is gone. Adopted ones are sent first. `acked`: edits up to here are known to be on the relay. */
   admit(incarnation: IncarnationId, own: boolean, acked: number): void {
     if (this.#lanes.has(incarnation)) return
-    this.#lanes.set(incarnation, { incarnation, own, rows: [], acked, refused: 0, sent: acked, flights: [], frozen: [], single: 0, attempt: 0, until: 0 })
+    this.#lanes.set(incarnation, {
+      incarnation,
+      own,
+      rows: [],
+      acked,
+      refused: 0,
+      sent: acked,
+      flights: [],
+      frozen: [],
+      single: 0,
+      attempt: 0,
+      until: 0,
+    })
   }
 
   /** Adds rows behind those that are there; what is already there or acknowledged is passed over. */
@@ -151,7 +167,9 @@ export class Outbox {
 
   /** When something that waits may go, ms; undefined when nothing waits for time. */
   due(now: number): number | undefined {
-    const times = [...this.#lanes.values()].filter((lane) => lane.until > now && lane.rows.some((row) => row.n > lane.sent)).map((lane) => lane.until)
+    const times = [...this.#lanes.values()]
+      .filter((lane) => lane.until > now && lane.rows.some((row) => row.n > lane.sent))
+      .map((lane) => lane.until)
     return times.length === 0 ? undefined : Math.min(...times)
   }
 
@@ -212,7 +230,8 @@ export class Outbox {
     const start = lane.rows.findIndex((row) => row.n > lane.sent)
     const first = lane.rows[start]
     // Behind a refused edit Yjs could not integrate what follows it: the later ones wait.
-    if (first === undefined || (lane.refused > 0 && lane.rows.slice(0, start + 1).some((row) => row.refused !== undefined))) return undefined
+    if (first === undefined || (lane.refused > 0 && lane.rows.slice(0, start + 1).some((row) => row.refused !== undefined)))
+      return undefined
     const group = this.#group(lane, start)
     const update = group.length === 1 ? first.update : Y.mergeUpdates(group.map((row) => row.update))
     if (update.length > room) return 'full'

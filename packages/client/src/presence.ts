@@ -100,7 +100,9 @@ export class PresenceChannel implements Presence {
     this.#dirty = false
     const update = encodeAwarenessUpdate(awareness, [awareness.clientID])
     const tooLarge = update.length > DEFAULT_LIMITS.presence
-    this.problem = tooLarge ? new SyncError('limit', `the presence state has ${update.length} bytes, ${DEFAULT_LIMITS.presence} are shown to others`) : undefined
+    this.problem = tooLarge
+      ? new SyncError('limit', `the presence state has ${update.length} bytes, ${DEFAULT_LIMITS.presence} are shown to others`)
+      : undefined
     if (!tooLarge) this.#send(update)
     this.#cancel = this.#clock.after(THROTTLE, () => {
       this.#cancel = undefined

@@ -5,12 +5,12 @@ import { SyncError, createReadable, newIncarnationId, toSyncError } from '@rejoi
 import type { Clock, DocumentId, ErrorCode, IncarnationId, Random, RandomBytes, Readable } from '@rejoin/shared'
 import * as Y from 'yjs'
 import { Adoption } from './adoption.ts'
-import type { Applied } from './capture.ts'
-import { Capture, ORIGINS, applyUpdates, foldUpdates } from './capture.ts'
 import type { Batch } from './capture.ts'
+import { Capture, ORIGINS, applyUpdates, foldUpdates } from './capture.ts'
 import { Commits } from './commits.ts'
 import type { Connection } from './connection.ts'
 import { Exchange } from './exchange.ts'
+import { loadDocument } from './load.ts'
 import { PresenceChannel } from './presence.ts'
 import type { Status, StorageStatus } from './status.ts'
 import { sameStatus } from './status.ts'
@@ -82,16 +82,33 @@ export class SharedReplica {
     // Never a stored client id: two documents that write under one diverge for ever.
     this.ydoc.clientID = new DataView(randomBytes(4).slice().buffer).getUint32(0)
     this.incarnation = newIncarnationId(randomBytes)
-    const status = createReadable<Status>({ connection: connection.status.get(), storage: this.#storage, pending: { local: 0, relay: 0 }, held: false, quarantined: 0 })
+    const status = createReadable<Status>({
+      connection: connection.status.get(),
+      storage: this.#storage,
+      pending: { local: 0, relay: 0 },
+      held: false,
+      quarantined: 0,
+    })
     this.status = status.readable
     this.#setStatus = status.set
     const progress = createReadable<Progress | undefined>(undefined)
     this.progress = progress.readable
     this.#setProgress = progress.set
-    this.#commits = new Commits(clock, random, { committed: (rows) => this.#onCommitted(rows), uncommitted: (rows, error) => this.#onUncommitted(rows, error), recovered: () => this.#onRecovered() })
-    this.#capture = new Capture(this.ydoc, { edit: (update) => this.#onEdit(update), pending: (update) => this.#commits.add({ updates: [update] }) })
+    this.#commits = new Commits(clock, random, {
+      committed: (rows) => this.#onCommitted(rows),
+      uncommitted: (rows, error) => this.#onUncommitted(rows, error),
+      recovered: () => this.#onRecovered(),
+    })
+    this.#capture = new Capture(this.ydoc, {
+      edit: (update) => this.#onEdit(update),
+      pending: (update) => this.#commits.add({ updates: [update] }),
+    })
     this.exchange = new Exchange(this.#host(), { connection, clock, random, randomBytes })
-    this.presence = new PresenceChannel(this.ydoc, clock, (awareness) => void connection.send(this.exchange, { type: 'presence', awareness }))
+    this.presence = new PresenceChannel(
+      this.ydoc,
+      clock,
+      (awareness) => void connection.send(this.exchange, { type: 'presence', awareness }),
+    )
     this.#unsubscribe = connection.status.subscribe(() => this.#changed())
     this.ydoc.on('destroy', () => {
       this.isDestroyed = true
@@ -162,7 +179,8 @@ export class SharedReplica {
   /** Whether nothing is left to do once nobody looks at it. What waits behind a refused edit is not waited for. */
   get isIdle(): boolean {
     if (this.loaded.error !== undefined) return true
-    const isCommitted = this.loaded.isOpen && this.#offered === this.#last && (this.#storeError !== undefined || this.status.get().pending.local === 0)
+    const isCommitted =
+      this.loaded.isOpen && this.#offered === this.#last && (this.#storeError !== undefined || this.status.get().pending.local === 0)
     return isCommitted && (this.#adoption?.elsewhere ?? 0) === 0 && this.exchange.outbox.count().free === 0
   }
 
@@ -228,24 +246,21 @@ export class SharedReplica {
       const store = await this.#options.store
       this.#store = await store.open(this.document)
       await this.#store.hold(this.incarnation, this.#abort.signal)
-      let loaded = await this.#store.load()
-      let applied: Applied = applyUpdates(this.ydoc, loaded.updates, ORIGINS.store, false)
-      if (applied === 'failed') {
-        loaded = await this.#store.load({ verify: true })
-        applied = applyUpdates(this.ydoc, loaded.updates, ORIGINS.store, false)
-      }
+      const { updates, outbox, cursor } = await loadDocument(this.#store, this.ydoc)
       this.#working = { name: store.durability }
       this.#storage = this.#working
-      this.#rows = loaded.updates.length
-      if (loaded.updates.length > 0) this.#isNew = false
+      this.#rows = updates.length
+      if (updates.length > 0) this.#isNew = false
       this.#commits.attach(this.#store)
       this.#adoption = new Adoption(this.#store, this.exchange.outbox, this.#abort.signal, {
-        adopted: (rows) => this.#onAdopted(rows), changed: () => this.#changed(), trouble: (thrown) => this.#storeTrouble(thrown),
+        adopted: (rows) => this.#onAdopted(rows),
+        changed: () => this.#changed(),
+        trouble: (thrown) => this.#storeTrouble(thrown),
       })
-      this.#adoption.meet(loaded.outbox)
+      this.#adoption.meet(outbox)
       // What another tab told while this one was reading may not be in what it read.
       if (this.#isNoticed) this.#adoption.reread()
-      this.#begin(applied === 'failed' ? undefined : loaded.cursor)
+      this.#begin(cursor)
     } catch (thrown) {
       this.#loadFailed(toSyncError(thrown, 'store_failed'))
     }
@@ -330,7 +345,12 @@ export class SharedReplica {
   /** Rows of a tab that is gone. They may have been committed after this replica was loaded, by a tab that had no time to tell. */
   #onAdopted(rows: readonly OutboxRow[]): void {
     this.#isNew = false
-    applyUpdates(this.ydoc, rows.map(({ update }) => update), ORIGINS.store, false)
+    applyUpdates(
+      this.ydoc,
+      rows.map(({ update }) => update),
+      ORIGINS.store,
+      false,
+    )
     this.exchange.want()
   }
 
@@ -355,8 +375,11 @@ export class SharedReplica {
     const local = this.#last - Math.max(this.#committed, outbox.ackedOf(this.incarnation))
     const closed = this.#closing !== undefined
     const next: Status = {
-      connection: closed ? { name: 'closed' } : this.#options.connection.status.get(), storage: this.#storage, pending: { local, relay },
-      held: relay > 0 && this.exchange.isHeld, quarantined: refused,
+      connection: closed ? { name: 'closed' } : this.#options.connection.status.get(),
+      storage: this.#storage,
+      pending: { local, relay },
+      held: relay > 0 && this.exchange.isHeld,
+      quarantined: refused,
     }
     if (!sameStatus(this.status.get(), next)) this.#setStatus(next)
     this.#options.onChange()

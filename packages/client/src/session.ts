@@ -84,7 +84,17 @@ export const SESSION_TIMES = {
 } as const
 
 export const newSession: Session = {
-  name: 'idle', attempt: 0, due: undefined, notBefore: 0, reason: undefined, token: '', heartbeat: 0, connectedAt: 0, heardAt: 0, probing: false, renewal: 'none',
+  name: 'idle',
+  attempt: 0,
+  due: undefined,
+  notBefore: 0,
+  reason: undefined,
+  token: '',
+  heartbeat: 0,
+  connectedAt: 0,
+  heardAt: 0,
+  probing: false,
+  renewal: 'none',
 }
 
 type EventOf<T extends SessionEvent['type']> = Extract<SessionEvent, { readonly type: T }>
@@ -100,7 +110,10 @@ export function stepSession(state: Session, event: SessionEvent, env: SessionEnv
 const stay = (state: Session): SessionStep => ({ state, effects: [] })
 const stop = (state: Session): SessionStep => ({
   state: { ...state, name: 'closed', due: undefined, reason: undefined },
-  effects: [...(state.name === 'connected' ? [{ type: 'offline' } as const] : []), ...(hasSocket(state) ? [{ type: 'hang-up', code: 1000, reason: 'closed' } as const] : [])],
+  effects: [
+    ...(state.name === 'connected' ? [{ type: 'offline' } as const] : []),
+    ...(hasSocket(state) ? [{ type: 'hang-up', code: 1000, reason: 'closed' } as const] : []),
+  ],
 })
 const ask = (state: Session, _event: unknown, { now }: SessionEnv): SessionStep => ({
   state: { ...state, name: 'token', due: now + SESSION_TIMES.token },
@@ -116,24 +129,46 @@ const greet = (state: Session, _event: unknown, { now, agent }: SessionEnv): Ses
 })
 const welcome = (state: Session, event: EventOf<'welcome'>, { now }: SessionEnv): SessionStep => ({
   state: {
-    ...state, name: 'connected', due: now + event.heartbeat, heartbeat: event.heartbeat, connectedAt: now, heardAt: now, probing: false, renewal: 'none', reason: undefined, notBefore: 0,
+    ...state,
+    name: 'connected',
+    due: now + event.heartbeat,
+    heartbeat: event.heartbeat,
+    connectedAt: now,
+    heardAt: now,
+    probing: false,
+    renewal: 'none',
+    reason: undefined,
+    notBefore: 0,
   },
   effects: [{ type: 'online', window: event.window }],
 })
-const noToken = (state: Session, { code, reason }: EventOf<'no-token'>, env: SessionEnv): SessionStep => retreat(state, env, { code, reason })
-const tooLong = (state: Session, _event: unknown, env: SessionEnv): SessionStep => retreat(state, env, { code: 'timeout', reason: `no answer while ${DOING[state.name]}` })
+const noToken = (state: Session, { code, reason }: EventOf<'no-token'>, env: SessionEnv): SessionStep =>
+  retreat(state, env, { code, reason })
+const tooLong = (state: Session, _event: unknown, env: SessionEnv): SessionStep =>
+  retreat(state, env, { code: 'timeout', reason: `no answer while ${DOING[state.name]}` })
 const lost = (state: Session, { code, reason }: EventOf<'lost'>, env: SessionEnv): SessionStep =>
   retreat(state, env, { code: errorOfClose(code), reason: reason === '' ? `the connection ended (${code})` : reason, socketGone: true })
 const fault = (state: Session, { code, reason }: EventOf<'fault'>, env: SessionEnv): SessionStep => retreat(state, env, { code, reason })
 const goaway = (state: Session, { code, message, retryAfter }: EventOf<'goaway'>, env: SessionEnv): SessionStep =>
   retreat(state, env, { code, reason: message === '' ? code : message, retryAfter })
-const pong = (state: Session, { nonce }: EventOf<'ping'>): SessionStep => ({ state, effects: [{ type: 'send', frame: { type: 'pong', nonce } }] })
+const pong = (state: Session, { nonce }: EventOf<'ping'>): SessionStep => ({
+  state,
+  effects: [{ type: 'send', frame: { type: 'pong', nonce } }],
+})
 const retry = (state: Session, event: unknown, env: SessionEnv): SessionStep =>
   env.now < state.notBefore ? { state: { ...state, due: state.notBefore }, effects: [] } : ask(state, event, env)
-const early = (state: Session, _event: unknown, env: SessionEnv): SessionStep => retreat(state, env, { code: 'bad_frame', reason: 'a frame before welcome' })
+const early = (state: Session, _event: unknown, env: SessionEnv): SessionStep =>
+  retreat(state, env, { code: 'bad_frame', reason: 'a frame before welcome' })
 
 const DOING: Readonly<Record<SessionName, string>> = {
-  idle: 'idle', token: 'asking for a token', dialing: 'dialing', greeting: 'greeting the relay', connected: 'connected', waiting: 'waiting', 'needs-auth': 'waiting', closed: 'closed',
+  idle: 'idle',
+  token: 'asking for a token',
+  dialing: 'dialing',
+  greeting: 'greeting the relay',
+  connected: 'connected',
+  waiting: 'waiting',
+  'needs-auth': 'waiting',
+  closed: 'closed',
 }
 
 /** States × events. `stay` where an event says nothing new: a late answer, or a frame of a socket that has been given up. */
@@ -144,11 +179,20 @@ export const SESSION_TABLE: { readonly [S in SessionName]: Row } = {
   greeting: row({ welcome, goaway, ping: pong, tick: tooLong, lost, fault, authenticate: early, authenticated: early }),
   connected: row({
     heard: (state, _event, { now }) => stay({ ...state, heardAt: now, probing: false }),
-    tick: beat, wake: probe, ping: pong, goaway, lost, fault,
+    tick: beat,
+    wake: probe,
+    ping: pong,
+    goaway,
+    lost,
+    fault,
     authenticate: (state) => ({ state: { ...state, renewal: 'asked' }, effects: [{ type: 'ask' }] }),
-    token: (state, { token }) => (state.renewal === 'none' ? stay(state) : { state: { ...state, token, renewal: 'none' }, effects: [{ type: 'send', frame: { type: 'auth', token } }] }),
+    token: (state, { token }) =>
+      state.renewal === 'none'
+        ? stay(state)
+        : { state: { ...state, token, renewal: 'none' }, effects: [{ type: 'send', frame: { type: 'auth', token } }] },
     // The socket ends at the relay's deadline if no token comes; until then it is asked for again.
-    'no-token': (state, { reason }, { now, random }) => stay({ ...state, reason, renewal: 'again', due: Math.min(state.due ?? Infinity, now + 1000 + backoff(2, random)) }),
+    'no-token': (state, { reason }, { now, random }) =>
+      stay({ ...state, reason, renewal: 'again', due: Math.min(state.due ?? Infinity, now + 1000 + backoff(2, random)) }),
     authenticated: (state) => ({ state: { ...state, reason: undefined }, effects: [{ type: 'renewed' }] }),
   }),
   waiting: row({ tick: retry, wake: retry }),
@@ -158,8 +202,22 @@ export const SESSION_TABLE: { readonly [S in SessionName]: Row } = {
 
 function row(cells: Partial<Row>): Row {
   return {
-    start: stay, wake: stay, tick: stay, token: stay, 'no-token': stay, opened: stay, heard: stay, fault: stay, lost: stay,
-    welcome: stay, authenticate: stay, authenticated: stay, goaway: stay, ping: stay, stop, ...cells,
+    start: stay,
+    wake: stay,
+    tick: stay,
+    token: stay,
+    'no-token': stay,
+    opened: stay,
+    heard: stay,
+    fault: stay,
+    lost: stay,
+    welcome: stay,
+    authenticate: stay,
+    authenticated: stay,
+    goaway: stay,
+    ping: stay,
+    stop,
+    ...cells,
   }
 }
 
@@ -167,7 +225,8 @@ function row(cells: Partial<Row>): Row {
 function beat(state: Session, _event: unknown, env: SessionEnv): SessionStep {
   const { now } = env
   const silent = now - state.heardAt
-  if (silent >= 2 * state.heartbeat || (state.probing && silent >= SESSION_TIMES.probe)) return retreat(state, env, { code: 'timeout', reason: 'the relay fell silent' })
+  if (silent >= 2 * state.heartbeat || (state.probing && silent >= SESSION_TIMES.probe))
+    return retreat(state, env, { code: 'timeout', reason: 'the relay fell silent' })
   const effects: SessionEffect[] = state.renewal === 'again' ? [{ type: 'ask' }] : []
   const renewal = state.renewal === 'again' ? 'asked' : state.renewal
   // A clock that was set back would otherwise count as silence that never ends.
@@ -181,7 +240,10 @@ function beat(state: Session, _event: unknown, env: SessionEnv): SessionStep {
 function probe(state: Session, _event: unknown, { now }: SessionEnv): SessionStep {
   if (state.probing) return stay(state)
   // Silence before the wake proves nothing, since the device may have slept: it counts from here.
-  return { state: { ...state, probing: true, heardAt: now, due: now + SESSION_TIMES.probe }, effects: [{ type: 'send', frame: { type: 'ping', nonce: 0 } }] }
+  return {
+    state: { ...state, probing: true, heardAt: now, due: now + SESSION_TIMES.probe },
+    effects: [{ type: 'send', frame: { type: 'ping', nonce: 0 } }],
+  }
 }
 
 interface Cause {
@@ -201,7 +263,10 @@ function retreat(state: Session, { now, random }: SessionEnv, { code, reason, re
   if (state.name === 'connected') effects.push({ type: 'offline' })
   if (hasSocket(state) && !socketGone) effects.push({ type: 'hang-up', code: close, reason })
   const name = kind === 'hold' ? 'needs-auth' : 'waiting'
-  return { state: { ...state, name, attempt: attempt + 1, due: now + delay, notBefore: now + retryAfter, reason, probing: false, renewal: 'none' }, effects }
+  return {
+    state: { ...state, name, attempt: attempt + 1, due: now + delay, notBefore: now + retryAfter, reason, probing: false, renewal: 'none' },
+    effects,
+  }
 }
 
 function hasSocket({ name }: Session): boolean {

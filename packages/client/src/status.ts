@@ -35,7 +35,12 @@ export interface Status {
 /** Whether two snapshots say the same, so that the older one can stay. */
 export function sameStatus(a: Status, b: Status): boolean {
   return (
-    a.connection === b.connection && a.storage.name === b.storage.name && a.storage.reason === b.storage.reason &&
-    a.pending.local === b.pending.local && a.pending.relay === b.pending.relay && a.held === b.held && a.quarantined === b.quarantined
+    a.connection === b.connection &&
+    a.storage.name === b.storage.name &&
+    a.storage.reason === b.storage.reason &&
+    a.pending.local === b.pending.local &&
+    a.pending.relay === b.pending.relay &&
+    a.held === b.held &&
+    a.quarantined === b.quarantined
   )
 }

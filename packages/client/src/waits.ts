@@ -22,23 +22,25 @@ interface Waiter {
 }
 
 /** Runs `begin` as a promise that a signal can end. `begin` returns what undoes it. */
-export function abortable<T>(signal: AbortSignal | undefined, begin: (resolve: (value: T) => void, reject: (error: SyncError) => void) => () => void): Promise<T> {
+export function abortable<T>(
+  signal: AbortSignal | undefined,
+  begin: (resolve: (value: T) => void, reject: (error: SyncError) => void) => () => void,
+): Promise<T> {
   return new Promise<T>((resolve, reject) => {
     if (signal?.aborted === true) {
       reject(abortError(signal))
       return
     }
-    let undo: (() => void) | undefined
     const done = (): void => {
       signal?.removeEventListener('abort', abort)
     }
     const abort = (): void => {
       done()
-      undo?.()
+      undo()
       if (signal !== undefined) reject(abortError(signal))
     }
     signal?.addEventListener('abort', abort)
-    undo = begin(
+    const undo = begin(
       (value) => {
         done()
         resolve(value)
