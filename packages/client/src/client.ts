@@ -2,7 +2,7 @@
  * Joins store, transport, replicas and connection (steps 1 to 3 of the path); nothing else in the package joins.
  */
 import { SyncError, createReadable, parseDocumentId, toSyncError } from '@rejoin/shared'
-import type { Clock, DocumentId, Random, RandomBytes, Readable } from '@rejoin/shared'
+import type { Clock, DocumentId, Random, RandomBytes, Readable, Schema } from '@rejoin/shared'
 import { Connection } from './connection.ts'
 import { createHandle } from './handle.ts'
 import type { Replica } from './handle.ts'
@@ -26,8 +26,8 @@ export interface ClientOptions {
   readonly token?: string | (() => string | Promise<string>) | undefined
   /** Where this device keeps documents. @default `indexeddb()` in browsers; elsewhere it must be given */
   readonly store?: StoreFactory | undefined
-  /** What the application's records are like: `defineSchema` of `@rejoin/shared`. Replicas hand it to typed collections. */
-  readonly schema?: unknown
+  /** What the application's records are like: `defineSchema` of `@rejoin/shared`. Taken here for the typed collections to come; nothing reads it yet. */
+  readonly schema?: Schema | undefined
 }
 
 /** What differs between a browser, Node and a simulated world. */
