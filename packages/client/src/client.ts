@@ -9,6 +9,7 @@ import type { Replica } from './handle.ts'
 import { SharedReplica } from './replica.ts'
 import type { Status, StorageStatus } from './status.ts'
 import { sameStatus } from './status.ts'
+import { createSteadyClock } from './steady.ts'
 import type { Store, StoreFactory } from './stores/store.ts'
 import { Tending } from './tending.ts'
 import type { Transport } from './transports/transport.ts'
@@ -91,11 +92,12 @@ class RejoinClient implements Client {
   #closing: Promise<{ readonly unsent: number }> | undefined
 
   constructor(options: ClientOptions, platform: Platform) {
-    const { clock, random, transport, wake, defaultStore } = platform
+    const { random, transport, wake, defaultStore } = platform
+    const clock = createSteadyClock(platform.clock)
     const factory = options.store ?? defaultStore?.()
     if (factory === undefined)
       throw new SyncError('bad_option', 'store: say where this device keeps documents, for example sqlite({ path }) or memory()')
-    this.#platform = platform
+    this.#platform = { ...platform, clock }
     this.#connection = new Connection({ url: syncUrl(options.url), token: options.token, agent: AGENT, transport, clock, random, wake })
     const { readable, set } = createReadable<Status>({ ...EMPTY, storage: this.#storage })
     this.status = readable
@@ -257,11 +259,19 @@ async function openStore(factory: StoreFactory): Promise<Store> {
 
 /** The relay's socket address. Throws `bad_option`. */
 export function syncUrl(url: string): string {
-  const parsed = URL.canParse(url) ? new URL(url) : undefined
+  const parsed = parseUrl(url)
   if (parsed === undefined || !/^(https?|wss?):$/u.test(parsed.protocol))
     throw new SyncError('bad_option', `url: "${url}" is not an http, https, ws or wss address`)
   parsed.protocol = parsed.protocol.replace('http', 'ws')
   if (!parsed.pathname.endsWith('/sync')) parsed.pathname = `${parsed.pathname.replace(/\/$/u, '')}/sync`
   parsed.hash = ''
   return parsed.href
+}
+
+function parseUrl(url: string): URL | undefined {
+  try {
+    return new URL(url)
+  } catch {
+    return undefined
+  }
 }

@@ -2,13 +2,14 @@
  * Performs the session's effects (step 3 of the path): asks for tokens, dials, sends, keeps time, and carries frames between the socket and the documents of one client.
  */
 import { SyncError, createReadable, toSyncError } from '@rejoin/shared'
-import type { Clock, DocumentId, Random, Readable } from '@rejoin/shared'
+import type { DocumentId, Random, Readable } from '@rejoin/shared'
 import { createFrameWriter, decodeFrames } from '@rejoin/shared/wire'
 import type { ClientFrame, Frame, OpenFrame } from '@rejoin/shared/wire'
 import type { DocumentEvent } from './document.ts'
 import type { Session, SessionEffect, SessionEvent } from './session.ts'
 import { newSession, stepSession } from './session.ts'
 import type { ConnectionStatus } from './status.ts'
+import type { SteadyClock } from './steady.ts'
 import type { Transport, TransportSocket } from './transports/transport.ts'
 
 /** What the connection knows of a document: whom to tell, and when there is room to send. */
@@ -25,7 +26,7 @@ export interface ConnectionOptions {
   readonly token: string | (() => string | Promise<string>) | undefined
   readonly agent: string
   readonly transport: Transport
-  readonly clock: Clock
+  readonly clock: SteadyClock
   readonly random: Random
   readonly wake: (listener: () => void) => () => void
 }
@@ -218,6 +219,8 @@ export class Connection {
       closed: (code, reason) => {
         if (generation !== this.#generation) return
         this.#socket = undefined
+        // What was not sent yet is not for the next socket, which begins with a hello.
+        this.#writer.take()
         this.#step({ type: 'lost', code, reason })
       },
     })
@@ -350,13 +353,14 @@ export class Connection {
   }
 
   #tellStatus(): void {
-    const next = connectionStatus(this.#session)
+    const { due } = this.#session
+    const next = connectionStatus(this.#session, due === undefined ? undefined : this.#options.clock.wall(due))
     const now = this.status.get()
     if (next.name !== now.name || next.reason !== now.reason || next.retryAt !== now.retryAt) this.#setStatus(next)
   }
 }
 
-function connectionStatus({ name, reason, due }: Session): ConnectionStatus {
+function connectionStatus({ name, reason }: Session, due: number | undefined): ConnectionStatus {
   const why = reason === undefined ? {} : { reason }
   switch (name) {
     case 'idle':
