@@ -30,6 +30,8 @@ describe('the cursor', () => {
     relay.write('doc', (doc) => doc.getMap('m').set('k', 1))
     await world.settle()
     expect(disk.read(replica.document).cursor?.seq).toBe(2)
+    // What is stored is the update alone, not the message that it came in.
+    for (const { buffer, length } of disk.read(replica.document).updates) expect(buffer.byteLength).toBe(length)
     await first.close()
     relay.heard.length = 0
     const again = await world.opened(world.connect({ store: disk.tab() }))

@@ -254,7 +254,7 @@ function acked(state: DocumentState, frame: AckFrame, env: DocumentEnv): Documen
   if (frame.hash === undefined) return { state, effects: [{ type: 'acked', frame, moved: false }] }
   if (cursor === undefined || frame.seq !== cursor.seq + 1)
     return broken(state, env, `an ack at ${frame.seq}, expected ${(cursor?.seq ?? 0) + 1}`)
-  return arrived({ ...state, cursor: { ...cursor, seq: frame.seq, hash: frame.hash } }, [{ type: 'acked', frame, moved: true }])
+  return arrived({ ...state, attempt: 0, cursor: { ...cursor, seq: frame.seq, hash: frame.hash } }, [{ type: 'acked', frame, moved: true }])
 }
 
 /** Tells once per socket that the replica has what the relay had when it was opened. */
@@ -278,8 +278,9 @@ function again(
   { now, random }: DocumentEnv,
   problem: NonNullable<DocumentState['problem']>,
   retryAfter: number,
+  pace: number = state.attempt,
 ): DocumentStep {
-  const due = now + backoff(state.attempt, random, { atLeast: retryAfter })
+  const due = now + backoff(pace, random, { atLeast: retryAfter })
   return {
     state: { ...keep(state), name: 'waiting', attempt: state.attempt + 1, due, problem },
     effects: [{ type: 'close' }, { type: 'rewind' }],
@@ -294,7 +295,7 @@ function refusal(state: DocumentState, frame: RefusedFrame | ClosedFrame, env: D
   const next = { ...state, grant: retry === 'hold' ? ('none' as const) : state.grant }
   if (retry === 'never') return { state: { ...next, name: 'refused', due: undefined, problem }, effects: [{ type: 'rewind' }] }
   // A grant may be given without a new token: it is asked for again at the slowest pace.
-  return again({ ...next, attempt: retry === 'hold' ? 30 : state.attempt }, env, problem, frame.retryAfter)
+  return again(next, env, problem, frame.retryAfter, retry === 'hold' ? 30 : state.attempt)
 }
 
 function problemOf({ code, message }: { readonly code: ErrorCode; readonly message: string }): NonNullable<DocumentState['problem']> {

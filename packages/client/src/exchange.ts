@@ -167,7 +167,11 @@ export class Exchange implements Member {
         this.#whole(effect.prove)
         return
       case 'apply':
-        this.#apply(effect.updates, this.#state.proven)
+        // Bytes of a message are views of all of it, and a store may keep what a view is of.
+        this.#apply(
+          effect.updates.map((update) => update.slice()),
+          this.#state.proven,
+        )
         return
       case 'acked':
         this.#acked(effect.frame, effect.moved)

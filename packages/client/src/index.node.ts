@@ -1,5 +1,5 @@
 /**
- * `@rejoin/client` in Node: WebSockets from the `ws` package; the store must be given.
+ * `@rejoin/client` in Node: WebSockets from the `ws` package; the store must be given. The same names as in browsers, so that code for both compiles.
  */
 import { cryptoRandom, systemClock } from '@rejoin/shared'
 import { WebSocket } from 'ws'
@@ -33,6 +33,7 @@ export type { ConnectionStatus, Status, StorageStatus } from './status.ts'
 export type { Rung, WaitOptions } from './waits.ts'
 
 // Stores
+export { indexeddb } from './stores/indexeddb.ts'
 export { memory } from './stores/memory.ts'
 export type { StoreFactory } from './stores/store.ts'
 

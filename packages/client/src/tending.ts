@@ -25,7 +25,7 @@ interface Counted {
 export class Tending {
   readonly #store: Promise<Store>
   readonly #host: TendingHost
-  readonly #abort = new AbortController()
+  #isClosed = false
   readonly #begun = new Gate()
   /** By the store's last count. */
   #counts = new Map<DocumentId, Counted>()
@@ -92,7 +92,7 @@ export class Tending {
   }
 
   close(): void {
-    this.#abort.abort()
+    this.#isClosed = true
     for (const { stop } of this.#watched.values()) stop()
   }
 
@@ -111,7 +111,7 @@ export class Tending {
     this.#counting = true
     try {
       const store = await this.#store
-      while (this.#stale && !this.#abort.signal.aborted) {
+      while (this.#stale && !this.#isClosed) {
         this.#stale = false
         const counts = await store.pending()
         this.#counts = new Map(counts.map(({ document, rows, refused }) => [document, { rows, refused }]))
@@ -137,7 +137,7 @@ export class Tending {
   /** Waits until an incarnation of the document is free, without building the document. */
   #watch(store: Store, document: DocumentId): void {
     const abort = new AbortController()
-    const signal = AbortSignal.any([abort.signal, this.#abort.signal])
+    const { signal } = abort
     const stopped = this.#awaitFree(store, document, signal).then((free) => {
       this.#watched.delete(document)
       if (free && !signal.aborted && !this.#host.isOpen(document)) {
