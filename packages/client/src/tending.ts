@@ -127,6 +127,7 @@ export class Tending {
   }
 
   #tend(store: Store): void {
+    if (this.#isClosed) return
     for (const [document, { rows }] of this.#counts) {
       if (rows === 0 || this.#host.isOpen(document) || this.#watched.has(document) || this.#parked.has(document)) continue
       if (this.#watched.size + this.#opened.size >= AT_ONCE) return
