@@ -6,69 +6,18 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { expect, it } from 'vitest'
-import type { Client, StoreFactory } from '@rejoin/client'
 import { memory } from '@rejoin/client'
 import { sqlite } from '@rejoin/client/sqlite'
 import type { Scene } from '../support/scene.ts'
 import { inScene, readLog, readOver } from '../support/scene.ts'
+import { Scribbler, inOrder, marksOf } from '../support/scribbler.ts'
 import { canonical } from '../support/scripted-relay.ts'
 import { until } from '../support/until.ts'
 
 const CYCLES = 20
 /** Acknowledged edits of each device before the next kill. */
 const EDITS = 5
-const PACE_MS = 10
 const LATE_MS = 30_000
-
-/** A device on which somebody never stops writing. */
-class Scribbler {
-  readonly made: string[] = []
-  readonly acknowledged: string[] = []
-  readonly refused: unknown[] = []
-  readonly client: Client
-  readonly #name: string
-  readonly #timer: NodeJS.Timeout
-
-  constructor(scene: Scene, url: string, name: string, store: StoreFactory) {
-    this.#name = name
-    this.client = scene.client(url, { store })
-    const replica = this.client.open('clinic')
-    const log = replica.ydoc.getArray<string>('log')
-    let loaded = false
-    replica.whenLoaded().then(
-      () => (loaded = true),
-      (error: unknown) => this.refused.push(error),
-    )
-    this.#timer = setInterval(() => {
-      if (!loaded) return
-      const mark = `${this.#name} ${this.made.length}`
-      this.made.push(mark)
-      const edit = replica.edit(() => log.push([mark]))
-      edit.wait({ to: 'relay' }).then(
-        () => this.acknowledged.push(mark),
-        (error: unknown) => this.refused.push(error),
-      )
-    }, PACE_MS)
-    scene.onEnd(() => this.rest())
-    this.ydoc = replica.ydoc
-  }
-
-  readonly ydoc: ReturnType<Client['open']>['ydoc']
-
-  rest(): void {
-    clearInterval(this.#timer)
-  }
-}
-
-function marksOf(ydoc: Scribbler['ydoc']): string[] {
-  return ydoc.getArray<string>('log').toArray()
-}
-
-/** Of one device's marks: in the order in which they were made, each once. */
-function inOrder(marks: readonly string[], name: string): boolean {
-  const numbers = marks.filter((mark) => mark.startsWith(`${name} `)).map((mark) => Number(mark.slice(name.length + 1)))
-  return numbers.every((number, i) => i === 0 || number > (numbers[i - 1] ?? Infinity))
-}
 
 it(
   `a relay that is killed ${CYCLES} times keeps every edit it acknowledged, and gets the others from the devices by themselves, each once`,
