@@ -312,6 +312,8 @@ export class Exchange implements Member {
   #keepTime(): void {
     const { clock } = this.#options
     const now = clock.now()
+    // It is about to fire: what it is for is due, and shows no more among the times to come.
+    if (this.#timer !== undefined && this.#timer.due <= now) return
     const proofDue = this.#proof !== undefined && !this.#proof.sent && this.#proof.until > now ? this.#proof.until : undefined
     const dues = [this.#state.due, this.outbox.due(now), proofDue].filter((due) => due !== undefined)
     const due = dues.length === 0 ? undefined : Math.min(...dues)
