@@ -14,14 +14,26 @@ export interface VirtualClock extends Clock {
 /** See `VirtualClock.process`. */
 export interface ProcessClock extends Clock {
   end(): void
+  /** Nothing of it runs until `thaw`, which then runs what has fallen due: a tab in the background, a laptop that sleeps. */
+  freeze(): void
+  thaw(): void
+  readonly frozen: boolean
+  /** Somebody sets the clock: `now` jumps, timers do not. */
+  jump(ms: number): void
 }
 
 interface Timer {
   readonly at: number
   readonly order: number
   readonly run: () => void
-  readonly owner: { readonly ended: boolean } | undefined
+  readonly owner: Owner | undefined
   cancelled: boolean
+}
+
+interface Owner {
+  ended: boolean
+  /** What fell due while it was frozen. */
+  late: Timer[] | undefined
 }
 
 /** Begins at a fixed day, so that a world is the same on every machine and date. */
@@ -29,7 +41,7 @@ export function createVirtualClock(start: number = Date.UTC(2026, 0, 1)): Virtua
   let now = start
   let order = 0
   const heap: Timer[] = []
-  const after = (ms: number, run: () => void, owner?: { readonly ended: boolean }): (() => void) => {
+  const after = (ms: number, run: () => void, owner?: Owner): (() => void) => {
     const timer: Timer = { at: now + Math.max(0, ms), order: order++, run, owner, cancelled: false }
     push(heap, timer)
     return () => {
@@ -40,12 +52,35 @@ export function createVirtualClock(start: number = Date.UTC(2026, 0, 1)): Virtua
     now: () => now,
     after,
     process: () => {
-      const owner = { ended: false }
+      const owner: Owner = { ended: false, late: undefined }
+      let skew = 0
       return {
-        now: () => now,
+        now: () => now + skew,
         after: (ms, run) => after(ms, run, owner),
         end: () => {
           owner.ended = true
+        },
+        get frozen() {
+          return owner.late !== undefined
+        },
+        freeze: () => {
+          owner.late ??= []
+        },
+        thaw: () => {
+          const { late = [] } = owner
+          owner.late = undefined
+          for (const timer of late) {
+            after(
+              0,
+              () => {
+                if (!timer.cancelled) timer.run()
+              },
+              owner,
+            )
+          }
+        },
+        jump: (ms) => {
+          skew += ms
         },
       }
     },
@@ -58,6 +93,10 @@ export function createVirtualClock(start: number = Date.UTC(2026, 0, 1)): Virtua
         pop(heap)
         if (next.cancelled || next.owner?.ended === true) continue
         now = next.at
+        if (next.owner?.late !== undefined) {
+          next.owner.late.push(next)
+          continue
+        }
         next.run()
         await settled()
       }

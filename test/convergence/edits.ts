@@ -48,7 +48,12 @@ function shuffle(list: Y.Array<number>, chance: Chance): void {
 
 /** Everything a document shows, in an order that does not depend on how it came to be. */
 export function canonical(doc: Y.Doc): string {
-  return JSON.stringify({ marks: doc.getArray('marks').toJSON(), text: doc.getText('text').toDelta(), records: sorted(doc.getMap('records').toJSON()), list: doc.getArray('list').toJSON() })
+  return JSON.stringify({
+    marks: doc.getArray('marks').toJSON(),
+    text: doc.getText('text').toDelta(),
+    records: sorted(doc.getMap('records').toJSON()),
+    list: doc.getArray('list').toJSON(),
+  })
 }
 
 function sorted(value: unknown): unknown {
@@ -64,9 +69,13 @@ function sorted(value: unknown): unknown {
 /** State vector and delete set, comparable as text. */
 export function structure(doc: Y.Doc): string {
   const vector = [...Y.decodeStateVector(Y.encodeStateVector(doc))].toSorted(([a], [b]) => a - b)
-  const { ds } = Y.decodeUpdate(Y.encodeStateAsUpdate(doc))
-  const deletes = [...ds.clients].map(([client, ranges]) => [client, merged(ranges)]).toSorted((a, b) => Number(a[0]) - Number(b[0]))
-  return JSON.stringify({ vector, deletes })
+  return JSON.stringify({ vector, deletes: deletesOf(Y.encodeStateAsUpdate(doc)) })
+}
+
+/** The delete set of an update, comparable as text. */
+export function deletesOf(update: Uint8Array): string {
+  const { ds } = Y.decodeUpdate(update)
+  return JSON.stringify([...ds.clients].map(([client, ranges]) => [client, merged(ranges)]).toSorted((a, b) => Number(a[0]) - Number(b[0])))
 }
 
 function merged(ranges: readonly { readonly clock: number; readonly len: number }[]): readonly (readonly [number, number])[] {

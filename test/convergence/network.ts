@@ -2,8 +2,6 @@
  * A hostile network between devices and the relay: late, cut in the middle, half open, slow to read. What it delivers it delivers in order, as TCP does.
  */
 import type { Clock } from '@rejoin/shared'
-import type { RelayFrame } from '@rejoin/shared/wire'
-import { decodeFrames } from '@rejoin/shared/wire'
 import type { Transport, TransportListener, TransportSocket } from '#client/transports/transport.js'
 import type { RelaySocket, SocketListener } from '#server/relay/peer.js'
 import type { Chance } from './chance.ts'
@@ -13,35 +11,43 @@ export interface Listening {
   connect(socket: RelaySocket): SocketListener
 }
 
-/** One device's way to the relay. */
+/** One tab's way to the relay. */
 export interface Access {
   readonly transport: Transport
   online: boolean
+  /** Whether it reads as slowly as it can. */
+  slow: boolean
   /** Breaks what is open. `silently`: neither side is told; they must find out. */
   cut(silently: boolean): void
+  /** While it is frozen nothing reaches the tab; it then comes all at once. */
+  freeze(): void
+  thaw(): void
 }
 
-/** The network, and what its wires carried. */
+/** Told of every message at the moment it is handed to the network, with a number for the socket. */
+export interface Tap {
+  up(socket: number, bytes: Uint8Array): void
+  down(socket: number, bytes: Uint8Array): void
+}
+
+/** The network. */
 export interface Network {
   /** Undefined while no relay runs. */
   listening: Listening | undefined
-  access(): Access
+  /** `address`: where what is dialled listens, when it is not `listening`. */
+  access(tap?: Tap, address?: () => Listening | undefined): Access
   /** The relay's process is gone: every socket breaks. */
   relayDied(): void
   /** While true nothing hostile happens any more. */
   calm: boolean
 }
 
-/** Told of every frame that reached a device, with a number for the socket. */
-export type Tap = (socket: number, frame: RelayFrame) => void
-
 interface Wire {
-  readonly id: number
   cut(silently: boolean): void
   relayDied(): void
 }
 
-export function createNetwork(clock: Clock, chance: Chance, tap: Tap): Network {
+export function createNetwork(clock: Clock, chance: Chance): Network {
   const wires = new Set<Wire>()
   let sockets = 0
   const network: Network = {
@@ -50,14 +56,28 @@ export function createNetwork(clock: Clock, chance: Chance, tap: Tap): Network {
     relayDied: () => {
       for (const wire of [...wires]) wire.relayDied()
     },
-    access: () => {
+    access: (tap, address = () => network.listening) => {
       const own = new Set<Wire>()
+      let waiting: (() => void)[] | undefined
+      const deliver = (run: () => void): void => {
+        if (waiting === undefined) run()
+        else waiting.push(run)
+      }
       const access: Access = {
         online: true,
+        slow: false,
         cut: (silently) => {
           for (const wire of [...own]) wire.cut(silently)
         },
-        transport: (_url, listener) => dial({ clock, chance, tap, network, access, wires, own, id: sockets++ }, listener),
+        freeze: () => {
+          waiting ??= []
+        },
+        thaw: () => {
+          const late = waiting ?? []
+          waiting = undefined
+          for (const run of late) run()
+        },
+        transport: (_url, listener) => dial({ clock, chance, tap, network, address, access, wires, own, deliver, id: sockets++ }, listener),
       }
       return access
     },
@@ -68,11 +88,14 @@ export function createNetwork(clock: Clock, chance: Chance, tap: Tap): Network {
 interface Dial {
   readonly clock: Clock
   readonly chance: Chance
-  readonly tap: Tap
+  readonly tap: Tap | undefined
   readonly network: Network
+  readonly address: () => Listening | undefined
   readonly access: Access
   readonly wires: Set<Wire>
   readonly own: Set<Wire>
+  /** Runs what the tab is told, once it is not frozen. */
+  readonly deliver: (run: () => void) => void
   readonly id: number
 }
 
@@ -81,7 +104,10 @@ const LATENCY_MS = 120
 /** Longest stall of a reader, in ms. */
 const STALL_MS = 4000
 
-function dial({ clock, chance, tap, network, access, wires, own, id }: Dial, listener: TransportListener): TransportSocket {
+function dial(
+  { clock, chance, tap, network, address, access, wires, own, deliver, id }: Dial,
+  listener: TransportListener,
+): TransportSocket {
   let client: 'dialling' | 'open' | 'closed' = 'dialling'
   let relay: SocketListener | undefined
   /** Nothing arrives any more, and nobody is told. */
@@ -104,7 +130,7 @@ function dial({ clock, chance, tap, network, access, wires, own, id }: Dial, lis
     client = 'closed'
     wires.delete(wire)
     own.delete(wire)
-    listener.closed(code, reason)
+    deliver(() => listener.closed(code, reason))
   }
 
   function endRelay(): void {
@@ -114,7 +140,6 @@ function dial({ clock, chance, tap, network, access, wires, own, id }: Dial, lis
   }
 
   const wire: Wire = {
-    id,
     cut: (silently) => {
       severed = true
       if (silently) return
@@ -134,19 +159,17 @@ function dial({ clock, chance, tap, network, access, wires, own, id }: Dial, lis
     },
     send: (bytes) => {
       if (relay === undefined && client !== 'dialling') return
-      const copy = bytes.slice()
-      downBuffered += copy.length
+      tap?.down(id, bytes)
+      downBuffered += bytes.length
       // A reader that stalls for a while: the relay sees its buffer grow.
-      const stall = !network.calm && chance.maybe(0.02) ? chance.random() * STALL_MS : 0
+      const stalls = !network.calm && chance.maybe(access.slow ? 0.5 : 0.02)
+      const stall = stalls ? chance.random() * STALL_MS : 0
       downAt = later(Math.max(downAt, clock.now() + stall), () => {
         if (severed) return
-        downBuffered -= copy.length
+        downBuffered -= bytes.length
         if (downBuffered === 0) relay?.drained()
-        if (client === 'closed') return
-        const decoded = decodeFrames(copy)
-        if (decoded.type === 'bad') throw new Error(`the relay sent a bad frame: ${decoded.reason}`)
-        for (const frame of decoded.frames) tap(id, frame as RelayFrame)
-        listener.message(copy)
+        // The relay may send the same bytes to many: each gets its own.
+        if (client !== 'closed') deliver(() => listener.message(bytes.slice()))
       })
     },
     pause: () => {
@@ -167,15 +190,16 @@ function dial({ clock, chance, tap, network, access, wires, own, id }: Dial, lis
 
   later(0, () => {
     if (client === 'closed') return
-    if (!access.online || network.listening === undefined) {
+    const listening = address()
+    if (!access.online || listening === undefined) {
       endClient(1006, 'nobody there')
       return
     }
     client = 'open'
     wires.add(wire)
     own.add(wire)
-    relay = network.listening.connect(relaySocket)
-    listener.opened()
+    relay = listening.connect(relaySocket)
+    deliver(() => listener.opened())
   })
 
   return {
@@ -184,6 +208,7 @@ function dial({ clock, chance, tap, network, access, wires, own, id }: Dial, lis
     },
     send: (bytes) => {
       if (client !== 'open') return
+      tap?.up(id, bytes)
       const copy = bytes.slice()
       upBuffered += copy.length
       upAt = later(upAt, () => {

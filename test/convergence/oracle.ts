@@ -1,18 +1,23 @@
 /**
- * What must hold in a world, checked while it runs and at its end (packages/shared/docs/promises.md).
+ * What must hold in a world, checked while it runs and at its end (packages/shared/docs/promises.md). What is said on the wire is judged by wire.ts.
  */
 import type { DocumentId, IncarnationId } from '@rejoin/shared'
-import type { RelayFrame } from '@rejoin/shared/wire'
 import * as Y from 'yjs'
 import type { MemoryDisk as DeviceDisk } from '#client/stores/memory.js'
-import type { LogImage } from '#server/storage/memory.js'
+import type { LogImage } from '#server/storage/memory-disk.js'
 import { canonical, structure } from './edits.ts'
+import type { History } from './history.ts'
+import { changes, docOf, marksOf, merge } from './history.ts'
 
 /** One edit of the world. */
 export interface Made {
   readonly document: DocumentId
   readonly mark: string
   readonly device: string
+  readonly incarnation: IncarnationId
+  readonly n: number
+  /** The relay must refuse it for good. */
+  readonly guilty: boolean
 }
 
 /** What the world has seen. */
@@ -22,24 +27,40 @@ export interface Ledger {
   readonly local: Map<string, Made>
   /** Told to be durable at the relay. */
   readonly acked: Map<string, Made>
-  /** Marks seen in the log, up to a seq of each document. */
-  readonly durable: Map<DocumentId, { seq: number; readonly marks: Set<string> }>
-  /** Socket and handle → the last seq given. */
-  readonly streams: Map<string, number>
+  /** Of those told to be local, the ones that were not seen in the log yet. */
+  readonly waiting: Set<Made>
+  /** Device and document with a refused edit: what is made there afterwards waits. */
+  readonly tainted: Set<string>
   /** The log was once put back to an older state: then an acknowledged edit may be missing until its device has come back. */
   restored: boolean
-  /** The first thing that was broken where nobody could throw. */
-  violation: Error | undefined
 }
 
 export function newLedger(): Ledger {
-  return { made: new Map(), local: new Map(), acked: new Map(), durable: new Map(), streams: new Map(), restored: false, violation: undefined }
+  return { made: new Map(), local: new Map(), acked: new Map(), waiting: new Set(), tainted: new Set(), restored: false }
 }
 
+/** A device as the oracle sees it. */
+export interface Witness {
+  readonly name: string
+  readonly disk: DeviceDisk
+}
+
+/** A replica at the end. */
+export interface Final {
+  readonly name: string
+  readonly device: string
+  readonly document: DocumentId
+  readonly doc: Y.Doc
+  /** Ids in its quarantine. */
+  readonly quarantine: readonly string[]
+}
+
+export const taintOf = (device: string, document: DocumentId): string => `${device}/${document}`
+
 /** P1, at an acknowledgement: the edit is in the log. */
-export function checkAcked(ledger: Ledger, image: LogImage, { document, mark }: Made): Error | undefined {
-  if (ledger.restored || durableMarks(ledger, image, document).has(mark)) return undefined
-  return new Error(`P1: ${mark} was acknowledged and is not in the log of ${document}`)
+export function checkAcked(ledger: Ledger, history: History, { document, mark }: Made): void {
+  if (ledger.restored || durableMarks(history, document).has(mark)) return
+  throw new Error(`P1: ${mark} was acknowledged and is not in the log of ${document}`)
 }
 
 /** P1, whatever has crashed and been folded: all that was ever acknowledged reads out of the log. */
@@ -50,68 +71,87 @@ export function checkAllAcked(ledger: Ledger, image: LogImage, documents: readon
     const marks = new Set(marksOf(doc))
     doc.destroy()
     for (const made of ledger.acked.values()) {
-      if (made.document === document && !marks.has(made.mark)) throw new Error(`P1: ${made.mark} was acknowledged and is no longer in the log of ${document}`)
+      if (made.document === document && !marks.has(made.mark))
+        throw new Error(`P1: ${made.mark} was acknowledged and is no longer in the log of ${document}`)
     }
   }
 }
 
-/** Marks of all entries so far; of those that are new since the last call only the new entries are looked at. */
-function durableMarks(ledger: Ledger, image: LogImage, document: DocumentId): ReadonlySet<string> {
-  const stored = image.documents.get(document)
-  const known = ledger.durable.get(document) ?? { seq: 0, marks: new Set<string>() }
-  ledger.durable.set(document, known)
-  if (stored !== undefined && (stored.entries[0]?.seq ?? stored.seq + 1) > known.seq + 1) {
-    // Folded before it was seen here.
-    const doc = docOf(image, document)
-    for (const mark of marksOf(doc)) known.marks.add(mark)
-    doc.destroy()
-    known.seq = stored.seq
-  }
-  for (const { seq, update } of stored?.entries ?? []) {
-    if (seq <= known.seq) continue
-    known.seq = seq
-    for (const mark of marksIn(update)) known.marks.add(mark)
-  }
-  return known.marks
+const markSets = new WeakMap<object, { readonly size: number; readonly marks: Set<string> }>()
+
+/** Marks of all that is durable. */
+function durableMarks(history: History, document: DocumentId): ReadonlySet<string> {
+  const past = history.of(document)
+  const known = markSets.get(past.doc)
+  if (known?.size === past.entries.length) return known.marks
+  const marks = new Set(marksOf(past.doc))
+  markSets.set(past.doc, { size: past.entries.length, marks })
+  return marks
 }
 
-/** P5: what was told to be local is on the disk, and in the outbox too unless the log has it. */
-export function checkDevice(ledger: Ledger, device: string, disk: DeviceDisk, documents: readonly DocumentId[], image: LogImage): void {
+/** P5, at every moment: what was told to be local is in the outbox until it is in the log. */
+export function checkOutbox(ledger: Ledger, history: History, devices: readonly Witness[]): void {
+  const disks = new Map(devices.map(({ name, disk }) => [name, disk]))
+  const rows = new Map<string, ReadonlySet<string>>()
+  for (const made of ledger.waiting) {
+    const { device, document, incarnation, n, mark } = made
+    if (history.ackedOf(document, incarnation) >= n) {
+      ledger.waiting.delete(made)
+      continue
+    }
+    const key = taintOf(device, document)
+    let waiting = rows.get(key)
+    if (waiting === undefined)
+      rows.set(
+        key,
+        (waiting = new Set(
+          disks
+            .get(device)
+            ?.read(document)
+            .outbox.map((row) => `${row.incarnation}/${row.n}`),
+        )),
+      )
+    if (!waiting.has(`${incarnation}/${n}`) && !ledger.restored)
+      throw new Error(`P5: ${mark} is neither in the outbox of ${device} nor in the log`)
+  }
+}
+
+/** P5 and P8: what a device holds, as it would find it when it starts again. */
+export function checkDevice(ledger: Ledger, { name, disk }: Witness, documents: readonly DocumentId[], history: History): void {
   for (const document of documents) {
-    const log = docOf(image, document)
-    const durable = new Set(marksOf(log))
-    log.destroy()
-    const { updates, outbox } = disk.read(document)
+    const durable = durableMarks(history, document)
+    const { updates, outbox, cursor } = disk.read(document)
     const stored = merge(updates)
-    const waiting = new Set(outbox.flatMap(({ update }) => marksIn(update)))
-    const marks = marksOf(stored)
-    for (const made of ledger.local.values()) {
-      if (made.document !== document || made.device !== device) continue
-      if (!marks.includes(made.mark)) throw new Error(`P5: ${made.mark} was told to be local and is not in the store of ${device}`)
-      if (!waiting.has(made.mark) && !durable.has(made.mark) && !ledger.restored) {
-        throw new Error(`P5: ${made.mark} is neither in the outbox of ${device} nor in the log`)
+    const waiting = new Set(outbox.map(({ incarnation, n }) => `${incarnation}/${n}`))
+    const marks = new Set(marksOf(stored))
+    for (const { device, document: of, mark, incarnation, n } of ledger.made.values()) {
+      if (of !== document || device !== name) continue
+      const isWaiting = waiting.has(`${incarnation}/${n}`)
+      if (ledger.local.has(mark) && !marks.has(mark)) throw new Error(`P5: ${mark} was told to be local and is not in the store of ${name}`)
+      if (isWaiting && !marks.has(mark)) throw new Error(`P5: ${mark} is in the outbox of ${name} and not among its updates`)
+      if (marks.has(mark) && !isWaiting && !durable.has(mark) && !ledger.restored)
+        throw new Error(`P5: ${mark} is stored on ${name}, and neither in its outbox nor in the log`)
+    }
+    if (cursor !== undefined && history.hashAt(document, cursor.seq) === cursor.hash) {
+      const { entries } = history.of(document)
+      for (const { update } of entries.slice(0, cursor.seq)) {
+        if (changes(stored, update))
+          throw new Error(`P8: the cursor of ${document} on ${name} says ${cursor.seq}, and the store lacks what is before it`)
       }
     }
-    for (const mark of waiting) if (!marks.includes(mark)) throw new Error(`P5: ${mark} is in the outbox of ${device} and not among its updates`)
     stored.destroy()
   }
 }
 
-/** P6: each socket is given every seq once, in order. */
-export function checkStream(ledger: Ledger, socket: number, frame: RelayFrame): void {
-  if (frame.type === 'opened') ledger.streams.delete(`${socket}/${frame.handle}`)
-  if (frame.type === 'state') ledger.streams.set(`${socket}/${frame.handle}`, frame.seq)
-  const first = frame.type === 'entries' ? frame.first : frame.type === 'ack' && frame.hash !== undefined ? frame.seq : undefined
-  if (first === undefined || !('handle' in frame)) return
-  const count = frame.type === 'entries' ? frame.updates.length : 1
-  const key = `${socket}/${frame.handle}`
-  const last = ledger.streams.get(key)
-  if (last !== undefined && first !== last + 1) throw new Error(`P6: socket ${socket} was given ${first} after ${last}`)
-  ledger.streams.set(key, first + count - 1)
-}
-
-/** P1, P2, P4, P6, P7 at the end. */
-export function checkEnd(ledger: Ledger, image: LogImage, documents: readonly DocumentId[], replicas: readonly { readonly name: string; readonly document: DocumentId; readonly doc: Y.Doc }[]): void {
+/** P1, P2, P4, P5, P7, P10, P12 at the end. */
+export function checkEnd(
+  ledger: Ledger,
+  history: History,
+  image: LogImage,
+  documents: readonly DocumentId[],
+  replicas: readonly Final[],
+  devices: readonly Witness[],
+): void {
   for (const document of documents) {
     const doc = docOf(image, document)
     const { pendingStructs, pendingDs } = doc.store
@@ -120,57 +160,51 @@ export function checkEnd(ledger: Ledger, image: LogImage, documents: readonly Do
     const twice = marks.filter((mark, at) => marks.indexOf(mark) !== at)
     if (twice.length > 0) throw new Error(`P4: ${twice.join(', ')} took effect twice in ${document}`)
     for (const [mark, made] of ledger.local) {
-      if (made.document === document && !marks.includes(mark)) throw new Error(`P12: ${mark} was local and never reached the log of ${document}${ledger.acked.has(mark) ? ' (acknowledged, then lost)' : ''}`)
+      if (made.document !== document || marks.includes(mark) || ledger.tainted.has(taintOf(made.device, document))) continue
+      throw new Error(
+        `P12: ${mark} was local and never reached the log of ${document}${ledger.acked.has(mark) ? ' (acknowledged, then lost)' : ''}`,
+      )
     }
-    checkOrder(image, document)
+    for (const mark of marks)
+      if (ledger.made.get(mark)?.guilty === true) throw new Error(`P3: ${mark} must be refused and is in the log of ${document}`)
     const [view, shape] = [canonical(doc), structure(doc)]
-    for (const { name, document: of, doc: replica } of replicas) {
+    const past = history.of(document).doc
+    if (canonical(past) !== view || structure(past) !== shape)
+      throw new Error(
+        `P10: the log of ${document} does not read as its entries did:\n${view}\n${canonical(past)}\n${shape}\n${structure(past)}`,
+      )
+    for (const { name, device, document: of, doc: replica } of replicas) {
       if (of !== document) continue
-      if (canonical(replica) !== view) throw new Error(`P7: ${name} and the relay show ${document} differently:\n${canonical(replica)}\n${view}`)
-      if (structure(replica) !== shape) throw new Error(`P7: ${name} and the relay hold ${document} differently:\n${structure(replica)}\n${shape}`)
+      if (ledger.tainted.has(taintOf(device, document))) {
+        const copy = merge([Y.encodeStateAsUpdate(replica)])
+        if (changes(copy, Y.encodeStateAsUpdate(doc)))
+          throw new Error(`P7: ${name} holds refused edits of ${document} and lacks what the relay has`)
+        copy.destroy()
+        continue
+      }
+      if (canonical(replica) !== view)
+        throw new Error(`P7: ${name} and the relay show ${document} differently:\n${canonical(replica)}\n${view}`)
+      if (structure(replica) !== shape)
+        throw new Error(`P7: ${name} and the relay hold ${document} differently:\n${structure(replica)}\n${shape}`)
     }
     doc.destroy()
+    for (const { name, disk } of devices) {
+      const left = disk.read(document).outbox
+      if (left.length > 0 && !ledger.tainted.has(taintOf(name, document)))
+        throw new Error(`P5: ${left.length} edits of ${document} are left in the outbox of ${name}, and status says none`)
+    }
   }
+  checkQuarantine(ledger, replicas)
 }
 
-/** P6: the edits of one incarnation stand in the log in their order, none twice. */
-function checkOrder(image: LogImage, document: DocumentId): void {
-  const last = new Map<IncarnationId, number>()
-  for (const { incarnation, lo, hi } of image.documents.get(document)?.entries ?? []) {
-    const before = last.get(incarnation)
-    // An edit that a state push had carried before adds nothing and makes no entry: a hole in the numbers is no loss (the marks tell), a step back is.
-    if (before !== undefined && hi <= before) throw new Error(`P4: edits ${lo} to ${hi} of ${incarnation} stand behind ${before} in ${document}`)
-    last.set(incarnation, hi)
+/** What must be refused is kept where the application can show it. */
+function checkQuarantine(ledger: Ledger, replicas: readonly Final[]): void {
+  for (const taint of ledger.tainted) {
+    const listed = new Set(
+      replicas.filter(({ device, document }) => taintOf(device, document) === taint).flatMap(({ quarantine }) => quarantine),
+    )
+    const guilty = [...ledger.local.values()].filter((made) => made.guilty && taintOf(made.device, made.document) === taint)
+    if (guilty.length > 0 && !guilty.some(({ incarnation, n }) => listed.has(`${incarnation}/${n}`)))
+      throw new Error(`P5: none of ${guilty.map(({ mark }) => mark).join(', ')} is in the quarantine of ${taint}`)
   }
-}
-
-function docOf(image: LogImage, document: DocumentId): Y.Doc {
-  const stored = image.documents.get(document)
-  if (stored === undefined) return new Y.Doc({ guid: 'oracle' })
-  const { snapshot, entries } = stored
-  return merge([...(snapshot.seq > 0 ? [snapshot.update] : []), ...entries.filter(({ seq }) => seq > snapshot.seq).map(({ update }) => update)])
-}
-
-function merge(updates: readonly Uint8Array[]): Y.Doc {
-  const doc = new Y.Doc({ guid: 'oracle' })
-  // Clean-up of rich text would write deletions that nobody made.
-  doc.on('beforeObserverCalls', (transaction) => {
-    transaction.local = true
-  })
-  doc.transact(() => {
-    for (const update of updates) Y.applyUpdate(doc, update)
-  })
-  return doc
-}
-
-const marksOf = (doc: Y.Doc): readonly string[] => doc.getArray<string>('marks').toArray()
-
-/** Marks among an update's contents, whether or not it can be applied alone. */
-function marksIn(update: Uint8Array): readonly string[] {
-  const marks: string[] = []
-  for (const struct of Y.decodeUpdate(update).structs) {
-    const content = 'content' in struct ? (struct.content as { arr?: unknown[] }) : undefined
-    for (const value of content?.arr ?? []) if (typeof value === 'string' && /^d\d+\.\d+\/\d+$/u.test(value)) marks.push(value)
-  }
-  return marks
 }

@@ -2,40 +2,51 @@
  * A world: devices with tabs, one relay, a hostile network, disks that crash, one process, virtual time. The shipped modules run in it with only clock,
  * chance, disk and socket replaced. One seed, one history.
  */
-import type { DocumentId } from '@rejoin/shared'
-import { DEFAULT_LIMITS, SyncError } from '@rejoin/shared'
-import type { RelayFrame } from '@rejoin/shared/wire'
-import type { Client } from '#client/client.js'
-import { assembleClient } from '#client/client.js'
-import type { MemoryDisk as DeviceDisk, MemoryTab } from '#client/stores/memory.js'
-import { createMemoryDisk as createDeviceDisk } from '#client/stores/memory.js'
-import type { Compactor } from '#server/log/compactor.js'
-import { createCompactor } from '#server/log/compactor.js'
-import type { Log } from '#server/log/log.js'
-import { createCompactionWork } from '#server/log/work.js'
-import { absorbTrusted, createAdmission, encodeAdmission } from '#server/relay/admission.js'
-import { OPEN_GRANT } from '#server/relay/grant.js'
-import { createRelayCore } from '#server/relay/relay.js'
-import { createMemoryDisk } from '#server/storage/memory-disk.js'
-import { createMemoryLog } from '#server/storage/memory.js'
+import type { DocumentId, IncarnationId } from '@rejoin/shared'
 import type { Chance } from './chance.ts'
 import { createChance } from './chance.ts'
-import type { ProcessClock } from './clock.ts'
 import { createVirtualClock } from './clock.ts'
-import { scribble } from './edits.ts'
-import type { Access } from './network.ts'
+import type { Surroundings, Tab } from './device.ts'
+import { Device } from './device.ts'
+import type { Network } from './network.ts'
 import { createNetwork } from './network.ts'
-import { checkAcked, checkAllAcked, checkDevice, checkEnd, checkStream, type Ledger, newLedger } from './oracle.ts'
+import type { Final, Ledger } from './oracle.ts'
+import { checkAllAcked, checkDevice, checkEnd, checkOutbox, newLedger, taintOf } from './oracle.ts'
+import { RelaySite } from './relay.ts'
+import { Stranger } from './stranger.ts'
+import type { Sights } from './wire.ts'
 
-/** How large and how hostile a world is. */
+/** How large and how hostile a world is. What is not given is drawn. */
 export interface WorldOptions {
   readonly devices?: number | undefined
   readonly documents?: number | undefined
   readonly actions?: number | undefined
-  /** Whether the relay's log is put back to an older state once, as from a backup. @default drawn */
-  readonly restore?: boolean | undefined
+  readonly tabs?: number | undefined
+  readonly climate?: Partial<Climate> | undefined
   /** Prints what happens. */
   readonly trace?: ((line: string) => void) | undefined
+}
+
+/** What does not befall every world. */
+export interface Climate {
+  /** The relay's log is put back to an older state, as from a backup. */
+  readonly restores: boolean
+  /** Grants are taken and given. */
+  readonly grants: boolean
+  /** Edits are made that the relay must refuse for good. */
+  readonly guilty: boolean
+  /** Stores of devices refuse writes for a while. */
+  readonly failing: boolean
+  /** Edits of more than a frame holds. */
+  readonly large: boolean
+  /** A y-websocket client takes part. */
+  readonly stranger: boolean
+  /** Tokens live for a minute. */
+  readonly tokens: boolean
+  /** Clocks of devices are set. */
+  readonly jumps: boolean
+  /** The relay's window is small. */
+  readonly narrow: boolean
 }
 
 /** What a run leaves for a look. */
@@ -43,31 +54,15 @@ export interface Outcome {
   readonly edits: number
   readonly acked: number
   readonly entries: number
-  readonly frames: number
-}
-
-interface Tab {
-  readonly name: string
-  readonly store: MemoryTab
-  readonly client: Client
-  readonly access: Access
-  readonly replicas: Map<string, ReturnType<Client['open']>>
-  readonly loaded: Set<string>
-  readonly clock: ProcessClock
-}
-
-interface Device {
-  readonly name: string
-  readonly disk: DeviceDisk
-  readonly tabs: Set<Tab>
-  online: boolean
-  opened: number
+  readonly sights: Sights
 }
 
 /** Time in which every half-open link has been found out and redialled, in ms of the world. */
 const CALM_MS = 120_000
 /** Time to become quiet once nothing hostile happens any more, in ms of the world. */
 const QUIET_MS = 10 * 60_000
+/** More than one frame of the client's holds. */
+const LARGE_BYTES = 600 * 1024
 
 /** Runs the world of `seed` to its end and checks it. Throws an `Error` that says what was broken. */
 export async function runWorld(seed: number, options: WorldOptions = {}): Promise<Outcome> {
@@ -78,290 +73,260 @@ export async function runWorld(seed: number, options: WorldOptions = {}): Promis
   return world.outcome()
 }
 
+function drawClimate(chance: Chance): Climate {
+  return {
+    restores: chance.maybe(0.15),
+    grants: chance.maybe(0.25),
+    guilty: chance.maybe(0.1),
+    failing: chance.maybe(0.2),
+    large: chance.maybe(0.03),
+    stranger: chance.maybe(0.2),
+    tokens: chance.maybe(0.1),
+    jumps: chance.maybe(0.2),
+    narrow: chance.maybe(0.3),
+  }
+}
+
 class World {
   readonly #chance: Chance
   readonly #trace: (line: string) => void
+  readonly #climate: Climate
   readonly #clock = createVirtualClock()
   readonly #ledger: Ledger = newLedger()
-  readonly #network
-  readonly #logDisk
-  readonly #devices: Device[]
+  readonly #network: Network
+  readonly #relay: RelaySite
+  readonly #surroundings: Surroundings
+  readonly #devices: readonly Device[]
   readonly #documents: readonly DocumentId[]
-  readonly #mayRestore: boolean
-  #relayClock: ProcessClock | undefined
-  #backup: ReturnType<typeof structuredClone> | undefined
-  #frames = 0
-  #edits = 0
+  readonly #stranger: Stranger | undefined
+  readonly #maxTabs: number
 
   constructor(chance: Chance, options: WorldOptions) {
     this.#chance = chance
-    this.#trace = options.trace ?? (() => {})
-    this.#network = createNetwork(this.#clock, chance.fork(), (socket, frame) => this.#tap(socket, frame))
-    const diskChance = chance.fork()
-    this.#logDisk = createMemoryDisk({ clock: this.#clock, random: diskChance.random, randomBytes: diskChance.bytes })
+    const trace = options.trace ?? (() => {})
+    this.#trace = trace
+    this.#climate = { ...drawClimate(chance), ...options.climate }
+    const { large, narrow, tokens, stranger } = this.#climate
+    const clock = this.#clock
+    const network = createNetwork(clock, chance.fork())
+    this.#network = network
+    this.#maxTabs = options.tabs ?? 3
     this.#documents = Array.from({ length: options.documents ?? 1 + chance.below(2) }, (_, i) => `doc-${i}` as DocumentId)
-    this.#devices = Array.from({ length: options.devices ?? 2 + chance.below(3) }, (_, i) => this.#newDevice(`d${i}`))
-    this.#mayRestore = options.restore ?? chance.maybe(0.15)
-    this.#startRelay()
+    const limits = { ...(narrow ? { window: 2048 } : {}), ...(large ? { fragment: 64 * 1024, outbound: 256 * 1024 } : {}) }
+    const relay = new RelaySite({ clock, chance: chance.fork(), network, trace }, { limits, tokens: tokens ? 60_000 : undefined })
+    this.#relay = relay
+    this.#surroundings = { clock, network, watch: relay.watch, history: relay.history, ledger: this.#ledger, trace }
+    this.#devices = Array.from(
+      { length: options.devices ?? 2 + chance.below(3) },
+      (_, i) => new Device(`d${i}`, this.#surroundings, chance.fork()),
+    )
+    const [document] = this.#documents
+    this.#stranger =
+      stranger && document !== undefined
+        ? new Stranger('s0', document, { clock, network, address: () => relay.addressOf(document), chance: chance.fork() })
+        : undefined
   }
 
   async live(actions: number): Promise<void> {
     for (let i = 0; i < actions; i++) {
       this.#act()
       await this.#clock.run(this.#chance.maybe(0.1) ? this.#chance.below(90_000) : this.#chance.below(1500))
+      this.#check()
     }
   }
 
   /** Peace: everything is up, every device has one tab with every document; then everything must be equal. */
   async end(): Promise<void> {
-    this.#trace('— peace')
-    this.#network.calm = true
-    if (this.#network.listening === undefined) this.#startRelay()
-    this.#logDisk.full = false
-    for (const device of this.#devices) {
-      device.online = true
-      for (const tab of device.tabs) tab.access.online = true
-      const tab = device.tabs.values().next().value ?? this.#openTab(device)
-      for (const document of this.#documents) this.#replica(tab, document)
-    }
-    const clients = this.#devices.flatMap((device) => [...device.tabs].map((tab) => tab))
+    this.#makePeace()
     await this.#clock.run(CALM_MS)
     for (let waited = 0; ; waited += 5000) {
       await this.#clock.run(5000)
-      const busy = clients.filter(({ client }) => client.status.get().pending.relay > 0 || client.status.get().pending.local > 0)
-      const unsynced = clients.filter(({ replicas }) => [...replicas.values()].some((replica) => replica.status.get().connection.name !== 'connected'))
-      if (busy.length === 0 && unsynced.length === 0) break
+      this.#check()
+      const busy = this.#tabs().filter((tab) => !this.#isQuiet(tab))
+      if (busy.length === 0) break
       if (waited > QUIET_MS) {
-        const states = clients.map(({ name, client }) => `${name} ${JSON.stringify(client.status.get())}`)
-        throw new Error(`not quiet after ${QUIET_MS} ms: ${states.join('; ')}`)
+        const states = busy.map(
+          ({ name, client, replicas }) =>
+            `${name} ${JSON.stringify(client.status.get())} ${JSON.stringify([...replicas.values()].map((replica) => replica.status.get().pending))}`,
+        )
+        throw new Error(`P12: not quiet after ${QUIET_MS} ms: ${states.join('; ')}`)
       }
     }
     await this.#clock.run(5000)
-    checkAllAcked(this.#ledger, this.#logDisk.image, this.#documents)
-    if (this.#ledger.violation !== undefined) throw this.#ledger.violation
-    for (const device of this.#devices) checkDevice(this.#ledger, device.name, device.disk, this.#documents, this.#logDisk.image)
-    checkEnd(
-      this.#ledger,
-      this.#logDisk.image,
-      this.#documents,
-      clients.flatMap(({ name, replicas }) => [...replicas].map(([document, replica]) => ({ name, document: document as DocumentId, doc: replica.ydoc }))),
-    )
+    this.#check()
+    const { history, disk } = this.#relay
+    checkAllAcked(this.#ledger, disk.image, this.#documents)
+    for (const device of this.#devices) checkDevice(this.#ledger, device, this.#documents, history)
+    checkEnd(this.#ledger, history, disk.image, this.#documents, this.#finals(), this.#devices)
   }
 
   outcome(): Outcome {
-    const entries = [...this.#logDisk.image.documents.values()].reduce((sum, { seq }) => sum + seq, 0)
-    return { edits: this.#edits, acked: this.#ledger.acked.size, entries, frames: this.#frames }
+    const entries = [...this.#relay.disk.image.documents.values()].reduce((sum, { seq }) => sum + seq, 0)
+    return { edits: this.#ledger.made.size, acked: this.#ledger.acked.size, entries, sights: this.#relay.watch.sights }
   }
 
+  #tabs(): readonly Tab[] {
+    return this.#devices.flatMap(({ tabs }) => [...tabs])
+  }
+
+  /** What must hold at every moment. */
+  #check(): void {
+    const { watch, history } = this.#relay
+    if (watch.violation !== undefined) throw watch.violation
+    checkOutbox(this.#ledger, history, this.#devices)
+    for (const tab of this.#tabs()) tab.checkStatus()
+  }
+
+  #makePeace(): void {
+    this.#trace('— peace')
+    this.#network.calm = true
+    this.#relay.start()
+    this.#relay.disk.full = false
+    for (const device of this.#devices) {
+      device.online = true
+      device.failing = 0
+      for (const document of this.#documents) this.#relay.grant(device.name, document, 'write')
+      for (const tab of device.tabs) {
+        tab.access.online = true
+        tab.thaw()
+      }
+      const tab = device.tabs.values().next().value ?? device.open()
+      for (const document of this.#documents) {
+        tab.replica(document)
+        // A quarantine shows in the tab that has it.
+        if (this.#ledger.tainted.has(taintOf(device.name, document))) for (const other of device.tabs) other.replica(document)
+      }
+    }
+    if (this.#stranger !== undefined) this.#stranger.access.online = true
+  }
+
+  /** Connected, and nothing waits but what waits behind a refused edit. */
+  #isQuiet({ device, client, replicas }: Tab): boolean {
+    const isTainted = (document: DocumentId): boolean => this.#ledger.tainted.has(taintOf(device.name, document))
+    for (const [document, replica] of replicas) {
+      const { connection, pending } = replica.status.get()
+      if (connection.name !== 'connected' || (!isTainted(document) && pending.local + pending.relay > 0)) return false
+    }
+    const { pending } = client.status.get()
+    return this.#documents.some(isTainted) || pending.local + pending.relay === 0
+  }
+
+  #finals(): readonly Final[] {
+    const finals: Final[] = this.#tabs().flatMap(({ name, device, replicas }) =>
+      [...replicas].map(([document, replica]) => ({
+        name,
+        device: device.name,
+        document,
+        doc: replica.ydoc,
+        quarantine: replica.quarantine.list().map(({ id }) => id),
+      })),
+    )
+    const stranger = this.#stranger
+    return stranger === undefined
+      ? finals
+      : [...finals, { name: stranger.name, device: stranger.name, document: stranger.document, doc: stranger.doc, quarantine: [] }]
+  }
+
+  // What happens
+
   #act(): void {
+    if (this.#stranger !== undefined && this.#chance.maybe(0.1)) this.#editAs(this.#stranger)
     const device = this.#chance.pick(this.#devices)
     const tab = this.#chance.maybe(0.9) ? [...device.tabs][this.#chance.below(Math.max(1, device.tabs.size))] : undefined
     const draw = this.#chance.below(100)
-    if (tab === undefined) this.#openTab(device)
-    else if (draw < 62) this.#edit(tab)
-    else if (draw < 68) this.#replica(tab, this.#chance.pick(this.#documents))
-    else if (draw < 73) this.#goOffline(device)
-    else if (draw < 79) this.#goOnline(device)
-    else if (draw < 82) this.#cut(tab)
-    else if (draw < 85) this.#killTab(device, tab)
-    else if (draw < 87) this.#closeTab(device, tab)
-    else if (draw < 89) this.#crashDevice(device)
-    else if (draw < 91 && device.tabs.size < 3) this.#openTab(device)
-    else if (draw < 95) this.#crashRelay()
-    else if (draw < 97) this.#fillDisk()
-    else this.#copyLog()
+    if (tab === undefined || (draw >= 96 && device.tabs.size < this.#maxTabs)) this.#open(device)
+    else if (draw < 66) this.#edit(tab)
+    else if (draw < 76) this.#befallNetwork(device, tab)
+    else if (draw < 86) this.#befallTab(device, tab)
+    else if (draw < 94) this.#befallRelay()
+    else this.#befallClimate(device)
   }
 
-  #newDevice(name: string): Device {
-    const chance = this.#chance.fork()
-    return { name, disk: createDeviceDisk({ clock: this.#clock, random: chance.random, durability: 'durable' }), tabs: new Set(), online: this.#chance.maybe(0.8), opened: 0 }
-  }
-
-  #openTab(device: Device): Tab {
-    const store = device.disk.tab()
-    const access = this.#network.access()
-    access.online = device.online
-    const chance = this.#chance.fork()
-    const clock = this.#clock.process()
-    const client = assembleClient(
-      { url: 'ws://relay', store },
-      { clock, random: chance.random, randomBytes: chance.bytes, transport: access.transport, wake: () => () => {} },
-    )
-    const tab: Tab = { name: `${device.name}.${device.opened++}`, store, client, access, replicas: new Map(), loaded: new Set(), clock }
-    device.tabs.add(tab)
-    this.#trace(`${tab.name} opens`)
-    this.#replica(tab, this.#chance.pick(this.#documents))
-    return tab
-  }
-
-  #replica(tab: Tab, document: DocumentId): ReturnType<Client['open']> {
-    const found = tab.replicas.get(document)
-    if (found !== undefined) return found
-    const replica = tab.client.open(document)
-    tab.replicas.set(document, replica)
-    replica.whenLoaded().then(
-      () => tab.loaded.add(document),
-      // Only the end of the tab keeps a replica from loading here.
-      () => {},
-    )
-    return replica
+  #open(device: Device): void {
+    device.open().replica(this.#chance.pick(this.#documents))
   }
 
   #edit(tab: Tab): void {
-    const [document, replica] = this.#chance.pick([...tab.replicas])
-    if (!tab.loaded.has(document)) return
-    const mark = `${tab.name}/${++this.#edits}`
-    const edit = replica.edit(() => scribble(replica.ydoc, mark, this.#chance))
-    this.#trace(`${mark} in ${document}: ${edit.id}`)
-    const made = { document: document as DocumentId, mark, device: tab.name.split('.')[0] ?? '' }
-    this.#ledger.made.set(mark, made)
-    // A tab that dies leaves these pending for ever, as it should.
-    edit.wait({ to: 'local' }).then(
-      () => this.#ledger.local.set(mark, made),
-      () => {},
-    )
-    edit.wait({ to: 'relay' }).then(
-      () => {
-        this.#ledger.acked.set(mark, made)
-        this.#ledger.violation ??= checkAcked(this.#ledger, this.#logDisk.image, made)
-      },
-      (error: unknown) => {
-        // Nothing here may be refused for good; only a client that is closed gives up.
-        if (!(error instanceof SyncError && error.code === 'closed')) this.#ledger.violation ??= new Error(`P2: ${mark} was refused`, { cause: error })
-      },
-    )
+    const documents = [...tab.replicas.keys()]
+    if (tab.clock.frozen || documents.length === 0) return
+    const document = this.#chance.pick(documents)
+    const { guilty, large } = this.#climate
+    tab.edit(document, { guilty: guilty && this.#chance.maybe(0.05), bytes: large && this.#chance.maybe(0.04) ? LARGE_BYTES : 0 })
   }
 
-  #goOffline(device: Device): void {
-    this.#trace(`${device.name} goes offline`)
-    device.online = false
-    const silently = this.#chance.maybe(0.5)
-    for (const tab of device.tabs) {
-      tab.access.online = false
-      tab.access.cut(silently)
+  #editAs(stranger: Stranger): void {
+    const { document, name } = stranger
+    const mark = stranger.edit()
+    this.#trace(`${mark} in ${document}`)
+    this.#ledger.made.set(mark, { document, mark, device: name, incarnation: '' as IncarnationId, n: 0, guilty: false })
+  }
+
+  #befallNetwork(device: Device, tab: Tab): void {
+    const draw = this.#chance.below(10)
+    if (draw < 3) device.setOnline(false, this.#chance.maybe(0.5))
+    else if (draw < 6) device.setOnline(true, false)
+    else if (draw < 8) tab.access.cut(this.#chance.maybe(0.5))
+    else tab.dawdle(this.#chance.below(60_000))
+  }
+
+  #befallTab(device: Device, tab: Tab): void {
+    const draw = this.#chance.below(20)
+    if (draw < 4) tab.kill(this.#chance.maybe(0.5))
+    else if (draw < 7) tab.close()
+    else if (draw < 10) {
+      device.crash()
+      checkDevice(this.#ledger, device, this.#documents, this.#relay.history)
+    } else if (draw < 13) tab.freeze(this.#chance.below(300_000))
+    else if (draw < 16 && tab.replicas.size > 1) tab.leave(this.#chance.pick([...tab.replicas.keys()]))
+    else tab.replica(this.#chance.pick(this.#documents))
+  }
+
+  #befallRelay(): void {
+    const relay = this.#relay
+    const draw = this.#chance.below(10)
+    if (draw < 4) this.#killRelay()
+    else if (draw < 6)
+      relay.drain().then(
+        () => this.#restartRelay(),
+        (error: unknown) => relay.watch.broken(error),
+      )
+    else if (draw < 8) relay.fill(this.#chance.below(10_000))
+    else if (this.#climate.restores) relay.copy()
+  }
+
+  #killRelay(): void {
+    const relay = this.#relay
+    if (!relay.isUp) return
+    relay.crash()
+    if (this.#climate.restores && this.#chance.maybe(0.5) && relay.restore()) this.#ledger.restored = true
+    else checkAllAcked(this.#ledger, relay.disk.image, this.#documents)
+    this.#restartRelay()
+  }
+
+  #restartRelay(): void {
+    this.#clock.after(this.#chance.below(20_000), () => this.#relay.start())
+  }
+
+  /** What only some worlds know. */
+  #befallClimate(device: Device): void {
+    const { grants, failing, jumps } = this.#climate
+    const chance = this.#chance
+    const stranger = this.#stranger
+    if (grants && chance.maybe(0.7)) {
+      const [document, access] = [chance.pick(this.#documents), chance.pick(['none', 'read', 'read', 'write', 'write'] as const)]
+      this.#trace(`${device.name} is granted ${access} on ${document}`)
+      this.#relay.grant(device.name, document, access)
+    }
+    if (failing && chance.maybe(0.7)) {
+      device.failing = chance.pick([0, 0.5, 1])
+      this.#clock.after(chance.below(20_000), () => {
+        device.failing = 0
+      })
+    }
+    if (jumps) for (const { clock } of device.tabs) clock.jump(chance.pick([-1, 1]) * chance.below(24 * 3_600_000))
+    if (stranger !== undefined) {
+      stranger.access.online = chance.maybe(0.8)
+      if (chance.maybe(0.5)) stranger.access.cut(chance.maybe(0.5))
     }
   }
-
-  #goOnline(device: Device): void {
-    this.#trace(`${device.name} comes online`)
-    device.online = true
-    for (const tab of device.tabs) tab.access.online = true
-  }
-
-  #cut(tab: Tab): void {
-    const silently = this.#chance.maybe(0.5)
-    this.#trace(`${tab.name} is cut${silently ? ' silently' : ''}`)
-    tab.access.cut(silently)
-  }
-
-  #killTab(device: Device, tab: Tab): void {
-    this.#trace(`${tab.name} is killed`)
-    tab.clock.end()
-    tab.store.crash()
-    tab.access.online = false
-    tab.access.cut(this.#chance.maybe(0.5))
-    device.tabs.delete(tab)
-  }
-
-  #closeTab(device: Device, tab: Tab): void {
-    this.#trace(`${tab.name} is closed`)
-    device.tabs.delete(tab)
-    void tab.client.close()
-  }
-
-  #crashDevice(device: Device): void {
-    this.#trace(`${device.name} loses power`)
-    device.disk.crash()
-    for (const tab of device.tabs) {
-      tab.clock.end()
-      tab.access.online = false
-      tab.access.cut(true)
-    }
-    device.tabs.clear()
-    checkDevice(this.#ledger, device.name, device.disk, this.#documents, this.#logDisk.image)
-  }
-
-  #startRelay(): void {
-    const clock = this.#clock.process()
-    this.#relayClock = clock
-    const log = createMemoryLog(this.#logDisk)
-    const relay = createRelayCore({
-      log,
-      clock,
-      random: this.#chance.fork().random,
-      limits: { ...DEFAULT_LIMITS, outbound: 8 * 1024, fragment: 512 },
-      authorize: async () => OPEN_GRANT,
-      compactor: this.#startCompactor(log, clock),
-      fatal: (error) => {
-        throw error
-      },
-      report: (what, details) => this.#trace(`relay: ${what} ${JSON.stringify(details)}`),
-    })
-    this.#network.listening = { connect: (socket) => relay.connect(socket, { url: '/sync', headers: {} }) }
-  }
-
-  /** The shipped compactor without its thread. It folds far sooner than it would elsewhere, and keeps for a while or not at all. */
-  #startCompactor(log: Log, clock: ProcessClock): Compactor {
-    return createCompactor({
-      log,
-      work: createCompactionWork({ reader: log, admissionOf }),
-      clock,
-      retain: this.#chance.pick([0, 5000, 3_600_000]),
-      thresholds: { bytes: 300, entries: 6, share: 0.1, bytesPerEntry: 1000 },
-      report: (what, details) => this.#trace(`relay: ${what} ${JSON.stringify(details)}`),
-    })
-  }
-
-  #crashRelay(): void {
-    if (this.#network.listening === undefined) return
-    this.#trace('the relay is killed')
-    this.#network.listening = undefined
-    this.#relayClock?.end()
-    this.#logDisk.crash()
-    this.#network.relayDied()
-    this.#ledger.streams.clear()
-    const restores = this.#mayRestore && this.#backup !== undefined && this.#chance.maybe(0.5)
-    if (restores) this.#restoreLog()
-    else checkAllAcked(this.#ledger, this.#logDisk.image, this.#documents)
-    this.#clock.after(this.#chance.below(20_000), () => {
-      if (this.#network.listening === undefined) this.#startRelay()
-    })
-  }
-
-  #fillDisk(): void {
-    this.#trace('the disk of the relay is full')
-    this.#logDisk.full = true
-    this.#clock.after(this.#chance.below(10_000), () => {
-      this.#logDisk.full = false
-    })
-  }
-
-  #copyLog(): void {
-    if (this.#mayRestore) this.#backup = structuredClone(this.#logDisk.image)
-  }
-
-  #restoreLog(): void {
-    this.#trace('the log is put back to an older state')
-    const { image } = this.#logDisk
-    const backup = structuredClone(this.#backup) as typeof image
-    image.position = backup.position
-    image.trimmed = backup.trimmed
-    image.journal = backup.journal
-    image.documents.clear()
-    for (const [document, stored] of backup.documents) image.documents.set(document, stored)
-    this.#ledger.restored = true
-    this.#ledger.durable.clear()
-  }
-
-  #tap(socket: number, frame: RelayFrame): void {
-    this.#frames++
-    checkStream(this.#ledger, socket, frame)
-  }
-}
-
-
-function admissionOf(update: Uint8Array): Uint8Array {
-  const state = createAdmission()
-  absorbTrusted(state, update)
-  return encodeAdmission(state)
 }
