@@ -3,7 +3,7 @@
  */
 import { cpSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { basename, join } from 'node:path'
+import { join } from 'node:path'
 import type { Client, ClientOptions } from '@rejoin/client'
 import { memory } from '@rejoin/client'
 import type { Server, ServerOptions } from '@rejoin/server'
@@ -96,7 +96,7 @@ export async function inScene(run: (scene: Scene) => Promise<void>): Promise<voi
 export async function readLog(directory: string, document: string): Promise<Y.Doc> {
   const copy = mkdtempSync(join(tmpdir(), 'rejoin-copy-'))
   try {
-    cpSync(directory, copy, { recursive: true, filter: (source) => basename(source) !== 'ballast' })
+    cpSync(directory, copy, { recursive: true })
     const log = await openSqliteLog({ directory: copy })
     try {
       const id = document as DocumentId
