@@ -126,7 +126,7 @@ describe('a message', () => {
     ['a length beyond the message', new Uint8Array([1, 200, 1, 0]), /behind its message/u],
     ['a number beyond 2^53-1', new Uint8Array([7, 8, 255, 255, 255, 255, 255, 255, 255, 31]), /2\^53/u],
     ['a number that never ends', new Uint8Array([7, 60, ...Array.from({ length: 60 }, () => 128)]), /2\^53/u],
-    ['a flag that is neither', join(FRAME_TYPES.open, new Uint8Array([0, 1, 97, 2, 0])), /hasCursor is 2/u],
+    ['a flag that is neither', join(FRAME_TYPES.open, new Uint8Array([0, 1, 97, 2, 0])), /cursor is 2/u],
     ['an unknown kind', pushBody({ kind: 9 }), /kind is 9/u],
     ['edits that begin at 0', pushBody({ lo: 0 }), /edits 0 to 1/u],
     ['edits that end before they begin', pushBody({ lo: 3 }), /edits 3 to 1/u],
@@ -141,12 +141,12 @@ describe('a message', () => {
     [
       'a document id of 257 bytes',
       join(FRAME_TYPES.open, new Uint8Array([0, ...varUint(257), ...new Uint8Array(260)])),
-      /document id is 257/u,
+      /document is 257/u,
     ],
     [
       'presence of 64 KiB and one byte',
       encodeFrames([{ type: 'presence', handle: 0, awareness: new Uint8Array(WIRE_LIMITS.presence + 1) }]),
-      /presence is 65537/u,
+      /awareness is 65537/u,
     ],
     ['a whole of 16 MiB and one byte', encodeFrames([{ ...push, total: DEFAULT_LIMITS.edit + 1 }]), /total is 16777217/u],
   ])('with %s is bad, and says why', (_what, bytes, reason) => {
@@ -167,7 +167,7 @@ describe('a message', () => {
     const head = [...varUint(0), ...new Uint8Array(16), 1, 1, 0]
     expect(decodeFrames(join(FRAME_TYPES.push, new Uint8Array([...head, ...varUint(1001)])))).toMatchObject({
       type: 'bad',
-      reason: 'frame 5: coverCount is 1001, at most 1000',
+      reason: 'frame 5: covers is 1001, at most 1000',
     })
     expect(decodeFrames(join(FRAME_TYPES.push, new Uint8Array([...head, ...varUint(1000)])))).toMatchObject({
       type: 'bad',
