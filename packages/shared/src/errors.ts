@@ -1,6 +1,7 @@
 /**
  * The one table of what can go wrong, for frames, WebSocket closes, HTTP answers and rejected promises (PROTOCOL.md §7), and the one error class.
  */
+import { HINTS } from '#hints'
 
 /** What a client does by itself: send again after backoff, keep the outbox until the grant changes, or give up and say so. */
 export type Retry = 'again' | 'hold' | 'never'
@@ -14,9 +15,12 @@ export interface ErrorRow {
   readonly close: number
   /** HTTP status. */
   readonly http: number
-  /** What the reader of the message can do. */
+  /** What the reader of the message can do. Empty in a browser's production bundle, which is spared the texts. */
   readonly hint: string
 }
+
+/** Texts for some or all of the codes. */
+export type Hints = Readonly<Partial<Record<ErrorCode, string>>>
 
 /** A code of the table. */
 export type ErrorCode =
@@ -50,80 +54,52 @@ export type ErrorCode =
   | 'aborted'
   | 'bad_option'
 
-/** Code → wire number, retry, close code, HTTP status, hint. PROTOCOL.md §7 is the same table; a test compares them. */
-export const ERRORS: Readonly<Record<ErrorCode, ErrorRow>> = {
-  ok: { number: 0, retry: 'again', close: 1000, http: 200, hint: 'nothing to do' },
-  bad_frame: {
-    number: 1,
-    retry: 'again',
-    close: 4400,
-    http: 400,
-    hint: 'check that both ends speak this protocol, and what stands between them',
-  },
-  unsupported_revision: { number: 2, retry: 'never', close: 4406, http: 426, hint: 'upgrade the older of client and relay' },
-  frame_too_large: { number: 3, retry: 'again', close: 4413, http: 413, hint: 'send smaller messages; large updates go in parts' },
-  timeout: { number: 4, retry: 'again', close: 4408, http: 408, hint: 'check the network; the client tries again by itself' },
-  unauthorized: { number: 5, retry: 'hold', close: 4401, http: 401, hint: 'give the client a token that this relay accepts' },
-  expired: { number: 6, retry: 'hold', close: 4401, http: 401, hint: 'let the token callback return a fresh token' },
-  forbidden: { number: 7, retry: 'hold', close: 4403, http: 403, hint: 'ask for a grant on this document' },
-  bad_document: { number: 8, retry: 'never', close: 4404, http: 400, hint: 'use 1 to 256 bytes of UTF-8 without control characters' },
-  gap: { number: 9, retry: 'again', close: 4409, http: 409, hint: 'send the edits before these first; the client does so by itself' },
-  too_large: { number: 10, retry: 'never', close: 4413, http: 413, hint: 'split the edit, or raise the limit on the relay' },
-  bad_bytes: {
-    number: 11,
-    retry: 'never',
-    close: 4400,
-    http: 400,
-    hint: 'export the edit from the quarantine; its bytes are not a complete Yjs update',
-  },
-  bad_key: { number: 12, retry: 'never', close: 4400, http: 400, hint: 'rename the key; `__proto__` and keys above 256 bytes are refused' },
-  limit: { number: 13, retry: 'never', close: 4429, http: 429, hint: 'make the edit simpler: fewer structs or less nesting' },
-  foreign_client: { number: 14, retry: 'never', close: 4403, http: 403, hint: 'do not share a Yjs client id between users or devices' },
-  too_many: {
-    number: 15,
-    retry: 'again',
-    close: 4429,
-    http: 429,
-    hint: 'open fewer documents or connections, or raise the limit on the relay',
-  },
-  overloaded: { number: 16, retry: 'again', close: 4503, http: 503, hint: 'wait; the client tries again by itself' },
-  storage_full: {
-    number: 17,
-    retry: 'again',
-    close: 4507,
-    http: 507,
-    hint: 'free space on the disk of the relay; it recovers without a restart',
-  },
-  storage_failed: {
-    number: 18,
-    retry: 'again',
-    close: 4500,
-    http: 500,
-    hint: 'look at the log of the relay and its disk, then start it again',
-  },
-  draining: { number: 19, retry: 'again', close: 4503, http: 503, hint: 'wait; the relay is being restarted' },
-  internal: { number: 20, retry: 'again', close: 4500, http: 500, hint: 'look at the log of the relay' },
-  replaced: {
-    number: 21,
-    retry: 'never',
-    close: 4410,
-    http: 410,
-    hint: 'the document was deleted or reset; export what this replica still holds',
-  },
-  not_found: { number: 22, retry: 'never', close: 4404, http: 404, hint: 'check the address' },
-  not_loaded: { number: 23, retry: 'never', close: 4500, http: 500, hint: 'await replica.whenLoaded() before the first edit' },
-  store_in_use: { number: 24, retry: 'never', close: 4500, http: 500, hint: 'give each process a store of its own' },
-  store_failed: { number: 25, retry: 'never', close: 4500, http: 500, hint: 'check the quota and permissions of the store' },
-  closed: { number: 26, retry: 'never', close: 4500, http: 500, hint: 'open it again' },
-  aborted: { number: 27, retry: 'never', close: 4500, http: 500, hint: 'the AbortSignal given to this call fired' },
-  bad_option: { number: 28, retry: 'never', close: 4500, http: 500, hint: 'correct the option' },
+/** In the order of their wire numbers, from 0: what a client does by itself, WebSocket close code, HTTP status. PROTOCOL.md §7 is the same table; a test compares them. */
+const ROWS: Readonly<Record<ErrorCode, readonly [retry: Retry, close: number, http: number]>> = {
+  ok: ['again', 1000, 200],
+  bad_frame: ['again', 4400, 400],
+  unsupported_revision: ['never', 4406, 426],
+  frame_too_large: ['again', 4413, 413],
+  timeout: ['again', 4408, 408],
+  unauthorized: ['hold', 4401, 401],
+  expired: ['hold', 4401, 401],
+  forbidden: ['hold', 4403, 403],
+  bad_document: ['never', 4404, 400],
+  gap: ['again', 4409, 409],
+  too_large: ['never', 4413, 413],
+  bad_bytes: ['never', 4400, 400],
+  bad_key: ['never', 4400, 400],
+  limit: ['never', 4429, 429],
+  foreign_client: ['never', 4403, 403],
+  too_many: ['again', 4429, 429],
+  overloaded: ['again', 4503, 503],
+  storage_full: ['again', 4507, 507],
+  storage_failed: ['again', 4500, 500],
+  draining: ['again', 4503, 503],
+  internal: ['again', 4500, 500],
+  replaced: ['never', 4410, 410],
+  not_found: ['never', 4404, 404],
+  not_loaded: ['never', 4500, 500],
+  store_in_use: ['never', 4500, 500],
+  store_failed: ['never', 4500, 500],
+  closed: ['never', 4500, 500],
+  aborted: ['never', 4500, 500],
+  bad_option: ['never', 4500, 500],
 }
 
-const byNumber = new Map<number, ErrorCode>(Object.entries(ERRORS).map(([code, row]) => [row.number, code as ErrorCode]))
+const CODES = Object.keys(ROWS) as readonly ErrorCode[]
+
+/** Code → wire number, retry, close code, HTTP status, hint. */
+export const ERRORS: Readonly<Record<ErrorCode, ErrorRow>> = Object.fromEntries(
+  CODES.map((code, number) => {
+    const [retry, close, http] = ROWS[code]
+    return [code, { number, retry, close, http, hint: HINTS[code] ?? '' }]
+  }),
+) as Record<ErrorCode, ErrorRow>
 
 /** The code with this wire number; a number of a later revision reads as `internal`, which is tried again. */
 export function errorCode(number: number): ErrorCode {
-  return byNumber.get(number) ?? 'internal'
+  return CODES[number] ?? 'internal'
 }
 
 /** The only error class of Rejoin. */
@@ -135,15 +111,16 @@ export class SyncError extends Error {
   readonly reason: string
   /** Whether the same call may succeed later without a change. */
   readonly retryable: boolean
-  /** What to do about it. */
+  /** What to do about it: the table's. */
   readonly hint: string
 
   constructor(code: ErrorCode, reason: string, options?: { cause?: unknown }) {
-    super(`${reason} (${code}: ${ERRORS[code].hint})`, options)
+    const { hint, retry } = ERRORS[code]
+    super(`${reason} (${hint === '' ? code : `${code}: ${hint}`})`, options)
     this.code = code
     this.reason = reason
-    this.retryable = ERRORS[code].retry !== 'never'
-    this.hint = ERRORS[code].hint
+    this.retryable = retry !== 'never'
+    this.hint = hint
   }
 }
 
