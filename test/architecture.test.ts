@@ -5,7 +5,7 @@ import { execFileSync } from 'node:child_process'
 import { describe, expect, it } from 'vitest'
 import { ERRORS } from '#shared/errors.js'
 import { FRAME_TYPES } from '#shared/frames.js'
-import { frameDirections, limitRows, table } from './support/protocol.ts'
+import { frameBodies, frameDirections, limitRows, table } from './support/protocol.ts'
 import type { Source } from './support/sources.ts'
 import { findCycles, parseSource, reachable, readSources, readText, root } from './support/sources.ts'
 import { declaredNames, defaultExports, docsBuilt, freeNames, isBarrel, refusedSyntax, yjsValues } from './support/syntax.ts'
@@ -33,6 +33,7 @@ const SERVER_ROOMS: Readonly<Record<string, readonly string[]>> = {
 }
 
 const FRAMES = 'packages/shared/src/frames.ts'
+const BODIES = 'packages/shared/src/bodies.ts'
 
 /** Folders of adapters → the port beside them, and what else an adapter may import. */
 const PORTS: Readonly<Record<string, string>> = {
@@ -205,6 +206,14 @@ describe('PROTOCOL.md', () => {
     }))
     expect(coded.length).toBeGreaterThan(15)
     expect(written).toEqual(coded)
+  })
+
+  it('has the bodies of the code, field by field', () => {
+    const written = Object.fromEntries(table(page, '| type | frame |').map(([, name, , body]) => [name, body]))
+    const coded = frameBodies(parseSource(BODIES, readText(BODIES)).tree)
+    const byHand = Object.keys(coded).filter((name) => coded[name] === undefined)
+    expect(byHand).toEqual(['entries'])
+    expect({ ...coded, entries: written['entries'] }).toEqual(written)
   })
 
   it('has the errors of the code', () => {

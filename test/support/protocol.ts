@@ -26,6 +26,62 @@ export function frameDirections(frames: ts.SourceFile): { client: ReadonlySet<st
   return { client: members('ClientFrame'), relay: members('RelayFrame') }
 }
 
+/** Calls and constants of fields.ts and bodies.ts → what PROTOCOL.md calls them. */
+const GRAMMAR: Readonly<Record<string, string>> = {
+  varUint: 'varUint',
+  upTo: 'varUint',
+  code: 'varUint',
+  seq: 'varUint',
+  oneOf: 'u8',
+  grant: 'u8',
+  id16: 'id16',
+  incarnation: 'id16',
+  lineage: 'id16',
+  hash: 'hash',
+  string: 'string',
+  message: 'string',
+  token: 'string',
+  principal: 'string',
+  blob: 'bytes',
+  update: 'bytes',
+}
+
+/** The body of each frame that bodies.ts has as a group, as PROTOCOL.md writes it; undefined for one that is written by hand. */
+export function frameBodies(bodies: ts.SourceFile): Readonly<Record<string, string | undefined>> {
+  const constants = new Map<string, ts.Expression>()
+  visit(bodies, (node) => {
+    if (ts.isVariableDeclaration(node) && node.initializer !== undefined) constants.set(node.name.getText(), node.initializer)
+  })
+  const rows = constants.get('BODIES')
+  if (rows === undefined || !ts.isObjectLiteralExpression(rows)) throw new Error('no table of bodies')
+  return Object.fromEntries(properties(rows).map(([name, value]) => [name, groupText(constants.get(value.getText()) ?? value)]))
+}
+
+function groupText(field: ts.Expression): string | undefined {
+  const [fields] = ts.isCallExpression(field) && field.expression.getText() === 'group' ? field.arguments : []
+  if (fields === undefined || !ts.isObjectLiteralExpression(fields)) return undefined
+  return properties(fields)
+    .map(([name, value]) => fieldText(name, value))
+    .join(' ')
+}
+
+function fieldText(name: string, field: ts.Expression): string {
+  const call = ts.isCallExpression(field) ? field : undefined
+  const kind = (call?.expression ?? field).getText()
+  const [inner] = call?.arguments ?? []
+  if (inner !== undefined && kind === 'list') return `${name.slice(0, -1)}Count:varUint {${groupText(inner)}}*`
+  if (inner !== undefined && kind === 'optional')
+    return `has${name.slice(0, 1).toUpperCase()}${name.slice(1)}:u8 [${name === 'resume' ? groupText(inner) : name}]`
+  return `${name}:${GRAMMAR[kind] ?? `?${kind}`}`
+}
+
+function properties(literal: ts.ObjectLiteralExpression): readonly (readonly [string, ts.Expression])[] {
+  return literal.properties.flatMap((property): [string, ts.Expression][] => {
+    if (ts.isShorthandPropertyAssignment(property)) return [[property.name.text, property.name]]
+    return ts.isPropertyAssignment(property) ? [[property.name.getText(), property.initializer]] : []
+  })
+}
+
 /** The limits of the code as PROTOCOL.md writes them. */
 export function limitRows(): Readonly<Record<string, string>> {
   const [limits, wire] = [DEFAULT_LIMITS, WIRE_LIMITS]
