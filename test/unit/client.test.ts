@@ -9,6 +9,7 @@ import type { StoreFactory } from '#client/stores/store.js'
 import { REDIAL, World, textOf, type } from '../support/client.ts'
 import type { ScriptedRelay } from '../support/scripted-relay.ts'
 import { canonical } from '../support/scripted-relay.ts'
+import { uncaught } from '../support/uncaught.ts'
 import type { VirtualClock } from '../support/virtual-clock.ts'
 
 let world: World
@@ -118,6 +119,39 @@ describe('a client', () => {
     expect(await closed).toEqual({ unsent: 1 })
     expect(late.status.get().connection).toEqual({ name: 'closed' })
     expect(() => late.open('doc')).toThrow(expect.objectContaining({ code: 'closed' }))
+  })
+
+  it('ends a wait for edits of another tab when it is closed', async () => {
+    relay.down = true
+    const disk = createMemoryDisk()
+    type(await world.opened(world.connect({ store: disk.tab() })), 'held by a tab that lives')
+    const client = world.connect({ store: disk.tab() })
+    await world.settle()
+    expect(client.status.get().pending.relay).toBe(1)
+    const waiting = expect(client.wait()).rejects.toMatchObject({ code: 'closed' })
+    await world.settle()
+    await client.close()
+    await waiting
+    await expect(client.wait()).rejects.toMatchObject({ code: 'closed' })
+  })
+
+  it('lets go of the edits of a dead tab when it cannot read them, so that another may send them', async () => {
+    relay.down = true
+    const disk = createMemoryDisk()
+    const dead = disk.tab()
+    const first = world.connect({ store: dead })
+    type(await world.opened(first), 'x')
+    await world.settle()
+    const held: string[] = []
+    await world.opened(world.connect({ store: unreadable(disk.tab(), held) }))
+    world.forget(first)
+    dead.crash()
+    await world.settle()
+    expect(held).toEqual(['taken', 'given back'])
+    relay.down = false
+    await world.opened(world.connect({ store: disk.tab() }))
+    await clock.advance(2000)
+    expect(textOf(relay.document('doc').ydoc)).toBe('x')
   })
 
   it('ends waits with the signal, and with the replica', async () => {
@@ -364,4 +398,56 @@ describe('presence', () => {
     expect(count() - before).toBe(2)
     expect(replica.presence.problem?.code).toBe('limit')
   })
+
+  it('of an application whose listener throws keeps nobody from coming back', async () => {
+    const [a, b] = [await world.opened(world.connect()), await world.opened(world.connect())]
+    a.presence.awareness.setLocalStateField('name', 'Ada')
+    await clock.advance(100)
+    const faulty = (): void => {
+      throw new Error('a listener of the application')
+    }
+    const faults = await uncaught(async () => {
+      b.presence.awareness.on('change', faulty)
+      relay.drop()
+      await world.settle()
+      await clock.advance(1000)
+      b.presence.awareness.off('change', faulty)
+    })
+    expect(faults.length).toBeGreaterThan(0)
+    expect(b.status.get().connection).toEqual({ name: 'connected' })
+    expect([...b.presence.awareness.getStates().values()].map((state) => state['name'] as unknown)).toContain('Ada')
+  })
 })
+
+/** A store whose outbox cannot be read once a dead tab's edits are held; `held` tells what becomes of them. */
+function unreadable(tab: StoreFactory, held: string[]): StoreFactory {
+  return {
+    name: tab.name,
+    open: async () => {
+      const store = await tab.open()
+      return {
+        ...store,
+        open: async (document) => {
+          const rows = await store.open(document)
+          let own = true
+          return {
+            ...rows,
+            hold: async (incarnation, signal) => {
+              const release = await rows.hold(incarnation, signal)
+              if (own) {
+                own = false
+                return release
+              }
+              held.push('taken')
+              return () => {
+                held.push('given back')
+                release()
+              }
+            },
+            outbox: () => (held.length > 0 ? Promise.reject(new Error('the disk does not answer')) : rows.outbox()),
+          }
+        },
+      }
+    },
+  }
+}

@@ -3,6 +3,7 @@
  */
 import { describe, expect, it } from 'vitest'
 import { createReadable } from '#shared/readable.js'
+import { uncaught } from '../support/uncaught.ts'
 
 describe('a readable', () => {
   it('tells the value now, and each later value to who subscribed', () => {
@@ -61,19 +62,15 @@ describe('a readable', () => {
 
   it('calls the other listeners when one throws, and the fault is seen as uncaught', async () => {
     const { readable, set } = createReadable(0)
-    const caught: unknown[] = []
-    const before = process.listeners('uncaughtException')
-    process.removeAllListeners('uncaughtException')
-    process.once('uncaughtException', (error) => caught.push(error))
     let told = 0
-    readable.subscribe(() => {
-      throw new Error('of the application')
+    const faults = await uncaught(async () => {
+      readable.subscribe(() => {
+        throw new Error('of the application')
+      })
+      readable.subscribe(() => told++)
+      set(1)
     })
-    readable.subscribe(() => told++)
-    set(1)
-    await new Promise((resolve) => setImmediate(resolve))
-    for (const listener of before) process.on('uncaughtException', listener)
-    expect([told, String(caught[0])]).toEqual([1, 'Error: of the application'])
+    expect([told, String(faults[0])]).toEqual([1, 'Error: of the application'])
   })
 })
 

@@ -3,11 +3,12 @@
  */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import * as Y from 'yjs'
-import type { IncarnationId } from '@rejoin/shared'
+import type { DocumentId, IncarnationId } from '@rejoin/shared'
 import { createMemoryDisk } from '#client/stores/memory.js'
 import { REDIAL, World, textOf, type } from '../support/client.ts'
 import type { ScriptedRelay } from '../support/scripted-relay.ts'
 import { canonical, hex } from '../support/scripted-relay.ts'
+import { uncaught } from '../support/uncaught.ts'
 import type { VirtualClock } from '../support/virtual-clock.ts'
 
 let world: World
@@ -51,6 +52,31 @@ describe('two clients', () => {
     expect(textOf(relay.document('doc').ydoc)).toBe('offline')
     expect(relay.pushes().map(({ lo, hi }) => [lo, hi])).toEqual([[1, 7]])
     expect(a.status.get()).toMatchObject({ connection: { name: 'connected' }, pending: { local: 0, relay: 0 } })
+  })
+})
+
+describe('an observer of the application that throws', () => {
+  it('keeps nothing that arrives from the store', async () => {
+    const disk = createMemoryDisk()
+    const [a, b] = [await world.opened(world.connect()), await world.opened(world.connect({ store: disk.tab() }))]
+    const faults = await uncaught(async () => {
+      let first = true
+      b.ydoc.getText('t').observe(() => {
+        if (!first) return
+        first = false
+        throw new Error('an observer of the application')
+      })
+      for (const letter of 'ab') {
+        type(a, letter)
+        await a.wait()
+        await world.settle()
+      }
+    })
+    expect(faults).toHaveLength(1)
+    const stored = new Y.Doc()
+    const { updates, cursor } = disk.read('doc' as DocumentId)
+    for (const update of updates) Y.applyUpdate(stored, update)
+    expect([textOf(b.ydoc), textOf(stored), cursor?.seq]).toEqual(['ab', 'ab', 2])
   })
 })
 

@@ -68,8 +68,9 @@ export class Adoption {
 
   async #adopt(incarnation: IncarnationId): Promise<void> {
     this.#held.set(incarnation, undefined)
+    let release: (() => void) | undefined
     try {
-      const release = await this.#store.hold(incarnation, this.#signal)
+      release = await this.#store.hold(incarnation, this.#signal)
       const rows = (await this.#store.outbox()).filter((row) => row.incarnation === incarnation)
       const [first] = rows
       this.#others.delete(incarnation)
@@ -85,6 +86,8 @@ export class Adoption {
       this.#listener.changed()
     } catch (thrown) {
       this.#held.delete(incarnation)
+      // Held without being sent, its edits would wait for as long as this tab lives.
+      release?.()
       this.#listener.trouble(thrown)
     }
   }

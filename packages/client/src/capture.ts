@@ -1,6 +1,7 @@
 /**
  * What Yjs emits, as edits (step 1 of the path): everything between `beforeAllTransactions` and `afterAllTransactions` that is not our own doing is one edit.
  */
+import { shielded } from '@rejoin/shared/wire'
 import * as Y from 'yjs'
 
 /** The origins of transactions that are our own doing. An application sees them as `transaction.origin`. */
@@ -103,7 +104,8 @@ export function applyUpdates(doc: Y.Doc, updates: readonly Uint8Array[], origin:
     if (transaction.origin === origin) transaction._needFormattingCleanup = false
   }
   if (!tidy) doc.on('afterTransaction', hush)
-  try {
+  // Observers of the application run at its end, when everything is integrated: one that throws must not keep from the store what the cursor counts as held.
+  shielded(() =>
     doc.transact(() => {
       for (const update of updates) {
         try {
@@ -113,10 +115,9 @@ export function applyUpdates(doc: Y.Doc, updates: readonly Uint8Array[], origin:
           good = false
         }
       }
-    }, origin)
-  } finally {
-    if (!tidy) doc.off('afterTransaction', hush)
-  }
+    }, origin),
+  )
+  if (!tidy) doc.off('afterTransaction', hush)
   const after = markPending(doc)
   if (!good) return 'failed'
   return before === NONE && after !== NONE ? 'pending' : 'whole'

@@ -3,6 +3,7 @@
  */
 import { DEFAULT_LIMITS, SyncError } from '@rejoin/shared'
 import type { Clock } from '@rejoin/shared'
+import { shielded } from '@rejoin/shared/wire'
 import { Awareness, applyAwarenessUpdate, encodeAwarenessUpdate, removeAwarenessStates } from 'y-protocols/awareness'
 import type * as Y from 'yjs'
 
@@ -48,14 +49,18 @@ export class PresenceChannel implements Presence {
   }
 
   receive(update: Uint8Array): void {
-    applyAwarenessUpdate(this.#make(), update, REMOTE)
+    shielded(() => applyAwarenessUpdate(this.#make(), update, REMOTE))
   }
 
   /** Others may have seen us go: the state is announced under a new clock. */
   online(): void {
     this.#online = true
     const state = this.#awareness?.getLocalState()
-    if (this.#shown && state !== undefined && state !== null) this.#awareness?.setLocalState(state)
+    if (!this.#shown || state === undefined || state === null) return
+    // A listener of the application that throws keeps Awareness from telling ours.
+    this.#dirty = true
+    shielded(() => this.#awareness?.setLocalState(state))
+    if (this.#cancel === undefined) this.#flush()
   }
 
   /** Nobody else can be seen. */
@@ -64,7 +69,7 @@ export class PresenceChannel implements Presence {
     const awareness = this.#awareness
     if (awareness === undefined) return
     const others = [...awareness.states.keys()].filter((client) => client !== awareness.clientID)
-    removeAwarenessStates(awareness, others, REMOTE)
+    shielded(() => removeAwarenessStates(awareness, others, REMOTE))
     // Their clocks too: the relay tells the same states again after a reconnect, and an equal clock would pass for old news.
     for (const client of awareness.meta.keys()) if (client !== awareness.clientID) awareness.meta.delete(client)
   }
@@ -73,7 +78,7 @@ export class PresenceChannel implements Presence {
     this.#cancel?.()
     this.#online = false
     this.#awareness?.off('update', this.#update)
-    this.#awareness?.destroy()
+    shielded(() => this.#awareness?.destroy())
   }
 
   /** Made when first asked for or first heard of: a replica without presence keeps no timer. */

@@ -53,6 +53,7 @@ export class Tending {
 
   /** Why edits of a closed document cannot be sent. */
   get parked(): SyncError | undefined {
+    if (this.#isClosed) return closedError()
     for (const document of this.#parked) {
       const { rows, refused } = this.#counts.get(document) ?? { rows: 0, refused: 0 }
       if (rows === 0 || this.#host.isOpen(document)) continue
@@ -93,6 +94,7 @@ export class Tending {
 
   close(): void {
     this.#isClosed = true
+    this.#begun.fail(closedError())
     for (const { stop } of this.#watched.values()) stop()
   }
 
@@ -165,4 +167,8 @@ export class Tending {
       await rows?.close()
     }
   }
+}
+
+function closedError(): SyncError {
+  return new SyncError('closed', 'the client is closed')
 }

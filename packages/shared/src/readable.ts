@@ -1,6 +1,7 @@
 /**
  * A value that changes and can be watched: how status, grants and presence are shown to applications.
  */
+import { shielded } from './shielded.ts'
 
 /** A watched value. `get` and `subscribe` are bound; a snapshot stays the same object until it changes. */
 export interface Readable<T> {
@@ -30,22 +31,11 @@ export function createReadable<T>(initial: T): { readonly readable: Readable<T>;
     for (const listener of Array.from(listeners)) {
       // An earlier listener may have set a newer value, told it, or ended this one.
       if (!Object.is(value, next)) return
-      if (listeners.has(listener)) callSafely(listener.call, next)
+      if (listeners.has(listener)) shielded(() => listener.call(next))
     }
   }
   const get = (): T => value
   return { readable: { get, subscribe, [Symbol.asyncIterator]: () => iterate(get, subscribe) }, set }
-}
-
-/** A fault of the application's own is reported as uncaught, where its tools see it, and does not end our loop. */
-function callSafely<T>(call: (value: T) => void, value: T): void {
-  try {
-    call(value)
-  } catch (error) {
-    queueMicrotask(() => {
-      throw error
-    })
-  }
 }
 
 function iterate<T>(get: () => T, subscribe: Readable<T>['subscribe']): AsyncIterator<T> {
