@@ -4,7 +4,7 @@
 import type { DocumentId, IncarnationId } from '@rejoin/shared'
 import { SyncError } from '@rejoin/shared'
 import type { Client } from '#client/client.js'
-import { assembleClient } from '#client/client.js'
+import { assembleClient } from '#client/assembly.js'
 import type { Replica } from '#client/handle.js'
 import type { MemoryDisk, MemoryTab } from '#client/stores/memory.js'
 import { createMemoryDisk } from '#client/stores/memory.js'

@@ -3,7 +3,7 @@
  */
 import { cryptoRandom } from '@rejoin/shared'
 import type { Client, ClientOptions } from '#client/client.js'
-import { assembleClient } from '#client/client.js'
+import { assembleClient } from '#client/assembly.js'
 import type { Edit, Replica } from '#client/handle.js'
 import { createMemoryDisk } from '#client/stores/memory.js'
 import type { TransportSocket } from '#client/transports/transport.js'

@@ -1,18 +1,17 @@
 /**
- * Joins store, transport, replicas and connection (steps 1 to 3 of the path); nothing else in the package joins.
+ * Joins store, network and replicas (steps 1 to 3 of the path); nothing else in the package joins.
  */
 import { SyncError, createReadable, parseDocumentId, toSyncError } from '@rejoin/shared'
 import type { Clock, DocumentId, Random, RandomBytes, Readable, Schema } from '@rejoin/shared'
-import { Connection } from './connection.ts'
 import { createHandle } from './handle.ts'
 import type { Replica } from './handle.ts'
+import type { Network, NetworkOptions } from './network.ts'
 import { SharedReplica } from './replica.ts'
 import type { Status, StorageStatus } from './status.ts'
 import { sameStatus } from './status.ts'
 import { createSteadyClock } from './steady.ts'
 import type { Store, StoreFactory } from './stores/store.ts'
 import { Tending } from './tending.ts'
-import type { Transport } from './transports/transport.ts'
 import type { WaitOptions } from './waits.ts'
 import { abortable } from './waits.ts'
 
@@ -36,9 +35,7 @@ export interface Platform {
   readonly clock: Clock
   readonly random: Random
   readonly randomBytes: RandomBytes
-  readonly transport: Transport
-  /** Tells when things may have changed: online, visible, resumed. Returns the unsubscribe. */
-  readonly wake: (listener: () => void) => () => void
+  readonly network: (options: NetworkOptions) => Network
   readonly defaultStore?: (() => StoreFactory) | undefined
 }
 
@@ -70,10 +67,9 @@ const EMPTY: Status = {
   held: false,
   quarantined: 0,
 }
-const AGENT = 'rejoin-client/0.1.0'
 
 /** A client from its parts. Throws `bad_option`. */
-export function assembleClient(options: ClientOptions, platform: Platform): Client {
+export function createClientOn(options: ClientOptions, platform: Platform): Client {
   return new RejoinClient(options, platform)
 }
 
@@ -81,7 +77,7 @@ class RejoinClient implements Client {
   readonly status: Readable<Status>
   readonly #setStatus: (status: Status) => void
   readonly #platform: Platform
-  readonly #connection: Connection
+  readonly #network: Network
   readonly #store: Promise<Store>
   readonly #tending: Tending
   readonly #entries = new Map<DocumentId, Entry>()
@@ -92,13 +88,13 @@ class RejoinClient implements Client {
   #closing: Promise<{ readonly unsent: number }> | undefined
 
   constructor(options: ClientOptions, platform: Platform) {
-    const { random, transport, wake, defaultStore } = platform
+    const { random, randomBytes, defaultStore } = platform
     const clock = createSteadyClock(platform.clock)
     const factory = options.store ?? defaultStore?.()
     if (factory === undefined)
       throw new SyncError('bad_option', 'store: say where this device keeps documents, for example sqlite({ path }) or memory()')
     this.#platform = { ...platform, clock }
-    this.#connection = new Connection({ url: syncUrl(options.url), token: options.token, agent: AGENT, transport, clock, random, wake })
+    this.#network = platform.network({ url: syncUrl(options.url), token: options.token, clock, random, randomBytes })
     const { readable, set } = createReadable<Status>({ ...EMPTY, storage: this.#storage })
     this.status = readable
     this.#setStatus = set
@@ -112,8 +108,8 @@ class RejoinClient implements Client {
       (store) => this.#opened(store),
       (thrown: unknown) => this.#storeFailed(thrown),
     )
-    this.#connection.status.subscribe(() => this.#tell())
-    this.#connection.start()
+    this.#network.status.subscribe(() => this.#tell())
+    this.#network.start()
   }
 
   open(document: string): Replica {
@@ -159,7 +155,7 @@ class RejoinClient implements Client {
     const entries = [...this.#entries.values()]
     await Promise.all([...entries.map(({ replica }) => replica.close()), ...this.#leaving.values()])
     const unsent = this.status.get().pending.relay
-    this.#connection.close()
+    this.#network.close()
     await this.#store.then(
       (store) => store.close(),
       () => undefined,
@@ -176,7 +172,7 @@ class RejoinClient implements Client {
     const before = Promise.all([this.#leaving.get(document), this.#tending.yield(document)])
     const replica: SharedReplica = new SharedReplica({
       document,
-      connection: this.#connection,
+      network: this.#network,
       store: before.then(() => this.#store),
       clock,
       random,
@@ -239,7 +235,7 @@ class RejoinClient implements Client {
   #tell(): void {
     const failed = [...this.#entries.values()].find(({ counted }) => counted.storage.name === 'failed')
     const next: Status = {
-      connection: this.#connection.status.get(),
+      connection: this.#network.status.get(),
       storage: failed?.counted.storage ?? this.#storage,
       pending: { local: this.#sums.local, relay: this.#sums.relay + this.#tending.rows },
       held: this.#sums.held > 0,

@@ -2,14 +2,14 @@
  * Performs the session's effects (step 3 of the path): asks for tokens, dials, sends, keeps time, and carries frames between the socket and the documents of one client.
  */
 import { SyncError, createReadable, toSyncError } from '@rejoin/shared'
-import type { DocumentId, Random, Readable } from '@rejoin/shared'
+import type { DocumentId, Readable } from '@rejoin/shared'
 import { createFrameWriter, decodeFrames } from '@rejoin/shared/wire'
 import type { ClientFrame, Frame, OpenFrame } from '@rejoin/shared/wire'
 import type { DocumentEvent } from './document.ts'
+import type { NetworkOptions } from './network.ts'
 import type { Session, SessionEffect, SessionEvent } from './session.ts'
 import { newSession, stepSession } from './session.ts'
 import type { ConnectionStatus } from './status.ts'
-import type { SteadyClock } from './steady.ts'
 import type { Transport, TransportSocket } from './transports/transport.ts'
 
 /** What the connection knows of a document: whom to tell, and when there is room to send. */
@@ -21,13 +21,9 @@ export interface Member {
   push(): 'sent' | 'full' | 'idle'
 }
 
-export interface ConnectionOptions {
-  readonly url: string
-  readonly token: string | (() => string | Promise<string>) | undefined
-  readonly agent: string
+export interface ConnectionOptions extends Omit<NetworkOptions, 'randomBytes'> {
   readonly transport: Transport
-  readonly clock: SteadyClock
-  readonly random: Random
+  /** Tells when things may have changed: online, visible, resumed. Returns the unsubscribe. */
   readonly wake: (listener: () => void) => () => void
 }
 
@@ -35,6 +31,7 @@ type Frameless<T> = T extends { readonly handle: number } ? Omit<T, 'handle'> : 
 /** A frame of one document, before it has its handle. */
 export type DocumentFrame = Frameless<Extract<ClientFrame, { readonly handle: number }>>
 
+const AGENT = 'rejoin-client/0.1.0'
 /** A message is sent when it has this many bytes, or when the work that made its frames is over. */
 const MESSAGE_BYTES = 256 * 1024
 /** Pushes are answered within this time, or the socket is given up; looked at when the heartbeat is. */
@@ -158,8 +155,8 @@ export class Connection {
   }
 
   #step(event: SessionEvent): void {
-    const { clock, random, agent } = this.#options
-    const { state, effects } = stepSession(this.#session, event, { now: clock.now(), random, agent })
+    const { clock, random } = this.#options
+    const { state, effects } = stepSession(this.#session, event, { now: clock.now(), random, agent: AGENT })
     this.#session = state
     for (const effect of effects) this.#perform(effect)
     this.#keepTime()

@@ -10,32 +10,8 @@ import { ORIGINS, applyUpdates, encodeDifference, isBlank } from './capture.ts'
 import type { Connection, Member } from './connection.ts'
 import type { DocumentEffect, DocumentEvent, DocumentState } from './document.ts'
 import { newDocument, stepDocument } from './document.ts'
-import { Outbox } from './outbox.ts'
-import type { Push } from './outbox.ts'
-import type { Commit, OutboxRow } from './stores/store.ts'
-
-/** What the exchange needs of the replica. */
-export interface ExchangeHost {
-  readonly document: DocumentId
-  readonly ydoc: Y.Doc
-  /** Whether the outbox, from its first edit on, is all that the replica holds. */
-  readonly isNew: boolean
-  /** Into the device's store, in order. */
-  commit(commit: Commit): void
-  /** Edits up to n are durable on the relay. */
-  acked(incarnation: IncarnationId, n: number): void
-  refused(row: OutboxRow): void
-  presence(awareness: Uint8Array): void
-  /** The document is open on a socket, or no longer. */
-  present(online: boolean): void
-  caughtUp(): void
-  /** The document will not be exchanged any more. */
-  replaced(error: SyncError): void
-  /** State fragments arrive; undefined when they are over. Bytes. */
-  progress(progress: { readonly received: number; readonly total: number } | undefined): void
-  /** Something that status shows may have changed. */
-  changed(): void
-}
+import type { Line, LineHost } from './network.ts'
+import type { Outbox, Push } from './outbox.ts'
 
 export interface ExchangeOptions {
   readonly connection: Connection
@@ -57,10 +33,10 @@ interface Proof {
 /** An update larger than this travels in parts. Bytes; below the message limit with room for what is gathered before it. */
 const PART_BYTES = 512 * 1024
 
-export class Exchange implements Member {
-  readonly outbox: Outbox = new Outbox()
+export class Exchange implements Line, Member {
   readonly document: DocumentId
-  readonly #host: ExchangeHost
+  readonly #host: LineHost
+  readonly #outbox: Outbox
   readonly #options: ExchangeOptions
   #state: DocumentState = newDocument(undefined)
   #fragments: Uint8Array[] = []
@@ -71,13 +47,13 @@ export class Exchange implements Member {
   #flew = 0
   #timer: { readonly due: number; readonly cancel: () => void } | undefined
 
-  constructor(host: ExchangeHost, options: ExchangeOptions) {
+  constructor(host: LineHost, options: ExchangeOptions) {
     this.#host = host
     this.#options = options
+    this.#outbox = host.outbox
     this.document = host.document
   }
 
-  /** The replica is loaded: take part. `cursor`: of what was loaded. */
   begin(cursor: Cursor | undefined): void {
     this.#state = newDocument(cursor)
     this.#begun = true
@@ -89,15 +65,14 @@ export class Exchange implements Member {
     this.#timer?.cancel()
     this.#timer = undefined
     this.#options.connection.detach(this)
-    this.outbox.rewind()
+    this.#outbox.rewind()
     this.#account()
   }
 
-  get state(): DocumentState {
-    return this.#state
+  get isReplaced(): boolean {
+    return this.#state.name === 'replaced'
   }
 
-  /** Whether edits wait for a grant and not for the network. */
   get isHeld(): boolean {
     const { name, grant, problem } = this.#state
     if (name === 'live' || name === 'fetching') return grant !== 'write'
@@ -125,7 +100,10 @@ export class Exchange implements Member {
     this.#host.presence(awareness)
   }
 
-  /** Rows were added or may go again. */
+  announce(awareness: Uint8Array): void {
+    this.#options.connection.send(this, { type: 'presence', awareness })
+  }
+
   want(): void {
     if (this.#begun) this.#options.connection.want(this)
   }
@@ -135,8 +113,8 @@ export class Exchange implements Member {
     const { name, grant, proven } = this.#state
     if (name !== 'live' || grant !== 'write') return 'idle'
     // What the relay lacks goes first; later edits may build on it.
-    if (!proven && (this.#owed !== undefined || this.#proof !== undefined) && this.outbox.count().refused === 0) return this.#pushProof()
-    const push = this.outbox.next(clock.now(), connection.room)
+    if (!proven && (this.#owed !== undefined || this.#proof !== undefined) && this.#outbox.count().refused === 0) return this.#pushProof()
+    const push = this.#outbox.next(clock.now(), connection.room)
     if (push === 'full') return 'full'
     if (push === undefined) {
       this.#keepTime()
@@ -183,7 +161,7 @@ export class Exchange implements Member {
         this.#host.commit({ cursor: this.#state.cursor })
         return
       case 'rewind':
-        this.outbox.rewind()
+        this.#outbox.rewind()
         if (this.#proof !== undefined) this.#proof.sent = false
         this.#account()
         return
@@ -233,7 +211,7 @@ export class Exchange implements Member {
     this.#proof ??= {
       incarnation: newIncarnationId(randomBytes),
       update: encodeDifference(this.#host.ydoc, this.#owed),
-      covers: this.outbox.covers().slice(-WIRE_LIMITS.covers),
+      covers: this.#outbox.covers().slice(-WIRE_LIMITS.covers),
       sent: false,
       attempt: 0,
       until: 0,
@@ -266,7 +244,7 @@ export class Exchange implements Member {
       this.#proof = undefined
       this.take({ type: 'proved' })
     } else {
-      const through = this.outbox.acked(incarnation, n)
+      const through = this.#outbox.acked(incarnation, n)
       if (through > 0) this.#host.commit({ acked: [{ incarnation, through }], cursor })
       else if (cursor !== undefined) this.#host.commit({ cursor })
       if (through > 0) this.#host.acked(incarnation, through)
@@ -285,7 +263,7 @@ export class Exchange implements Member {
       // Refused for good: the edits are sent all the same, the cursor stays unproved.
       if (ERRORS[frame.code].retry === 'never') this.#proof = undefined
     } else {
-      const verdict = this.outbox.nacked(frame, clock.now(), random)
+      const verdict = this.#outbox.nacked(frame, clock.now(), random)
       if (verdict.type === 'lost') this.take({ type: 'distrust', reason: 'the relay lacks edits that it once acknowledged' })
       if (verdict.type === 'refused') {
         this.#host.commit({ put: [verdict.row] })
@@ -304,7 +282,7 @@ export class Exchange implements Member {
 
   /** Tells the connection how many of our bytes are under way. */
   #account(): void {
-    const flying = this.outbox.flying + (this.#proof?.sent === true ? this.#proof.update.length : 0)
+    const flying = this.#outbox.flying + (this.#proof?.sent === true ? this.#proof.update.length : 0)
     this.#options.connection.fly(flying - this.#flew)
     this.#flew = flying
   }
@@ -315,7 +293,7 @@ export class Exchange implements Member {
     // It is about to fire: what it is for is due, and shows no more among the times to come.
     if (this.#timer !== undefined && this.#timer.due <= now) return
     const proofDue = this.#proof !== undefined && !this.#proof.sent && this.#proof.until > now ? this.#proof.until : undefined
-    const dues = [this.#state.due, this.outbox.due(now), proofDue].filter((due) => due !== undefined)
+    const dues = [this.#state.due, this.#outbox.due(now), proofDue].filter((due) => due !== undefined)
     const due = dues.length === 0 ? undefined : Math.min(...dues)
     if (due === this.#timer?.due) return
     this.#timer?.cancel()

@@ -109,7 +109,7 @@ function makeEdit<T>(shared: SharedReplica, change: () => T): Edit<T> {
 }
 
 function createQuarantine(shared: SharedReplica): Quarantine {
-  const refused = (): readonly OutboxRow[] => [...shared.exchange.outbox.rows()].filter((row) => row.refused !== undefined)
+  const refused = (): readonly OutboxRow[] => [...shared.outbox.rows()].filter((row) => row.refused !== undefined)
   const find = (id: string): OutboxRow => {
     const row = refused().find(({ incarnation, n }) => id === `${incarnation}/${n}`)
     if (row === undefined) throw new SyncError('not_found', `no edit "${id}" in the quarantine of "${shared.document}"`)

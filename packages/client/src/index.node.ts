@@ -3,8 +3,8 @@
  */
 import { cryptoRandom, systemClock } from '@rejoin/shared'
 import { WebSocket } from 'ws'
+import { assembleClient } from './assembly.ts'
 import type { Client, ClientOptions } from './client.ts'
-import { assembleClient } from './client.ts'
 import type { WebSocketLike } from './transports/websocket.ts'
 import { webSocketTransport } from './transports/websocket.ts'
 

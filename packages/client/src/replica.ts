@@ -8,20 +8,20 @@ import { Adoption } from './adoption.ts'
 import type { Batch } from './capture.ts'
 import { Capture, ORIGINS, applyUpdates, foldUpdates } from './capture.ts'
 import { Commits } from './commits.ts'
-import type { Connection } from './connection.ts'
-import { Exchange } from './exchange.ts'
 import { loadDocument } from './load.ts'
+import type { Line, LineHost, Network } from './network.ts'
+import { Outbox } from './outbox.ts'
 import { PresenceChannel } from './presence.ts'
 import type { Status, StorageStatus } from './status.ts'
 import { sameStatus } from './status.ts'
-import type { DocumentStore, Notice, OutboxRow, Store } from './stores/store.ts'
+import type { DocumentStore, Loaded, Notice, OutboxRow, Store } from './stores/store.ts'
 import { TRIM_ROWS } from './stores/store.ts'
 import type { WaitOptions } from './waits.ts'
 import { Gate, Waits } from './waits.ts'
 
 export interface ReplicaOptions {
   readonly document: DocumentId
-  readonly connection: Connection
+  readonly network: Network
   /** Rejects when the device's store cannot be opened. */
   readonly store: Promise<Store>
   readonly clock: Clock
@@ -42,7 +42,7 @@ export class SharedReplica {
   readonly document: DocumentId
   readonly ydoc: Y.Doc
   readonly incarnation: IncarnationId
-  readonly exchange: Exchange
+  readonly outbox: Outbox = new Outbox()
   readonly presence: PresenceChannel
   readonly loaded: Gate = new Gate()
   readonly synced: Gate = new Gate()
@@ -51,6 +51,7 @@ export class SharedReplica {
   /** Whether `ydoc` was destroyed: there will be no more edits, what is pending is still sent. */
   isDestroyed = false
   readonly #options: ReplicaOptions
+  readonly #line: Line
   readonly #commits: Commits
   readonly #capture: Capture
   readonly #local = new Waits()
@@ -75,7 +76,7 @@ export class SharedReplica {
   readonly #loading: Promise<void>
 
   constructor(options: ReplicaOptions) {
-    const { document, clock, random, randomBytes, connection } = options
+    const { document, clock, random, randomBytes, network } = options
     this.#options = options
     this.document = document
     this.ydoc = new Y.Doc()
@@ -83,7 +84,7 @@ export class SharedReplica {
     this.ydoc.clientID = new DataView(randomBytes(4).slice().buffer).getUint32(0)
     this.incarnation = newIncarnationId(randomBytes)
     const status = createReadable<Status>({
-      connection: connection.status.get(),
+      connection: network.status.get(),
       storage: this.#storage,
       pending: { local: 0, relay: 0 },
       held: false,
@@ -103,18 +104,14 @@ export class SharedReplica {
       edit: (update) => this.#onEdit(update),
       pending: (update) => this.#commits.add({ updates: [update] }),
     })
-    this.exchange = new Exchange(this.#host(), { connection, clock, random, randomBytes })
-    this.presence = new PresenceChannel(
-      this.ydoc,
-      clock,
-      (awareness) => void connection.send(this.exchange, { type: 'presence', awareness }),
-    )
-    this.#unsubscribe = connection.status.subscribe(() => this.#changed())
+    this.#line = network.join(this.#host())
+    this.presence = new PresenceChannel(this.ydoc, clock, (awareness) => this.#line.announce(awareness))
+    this.#unsubscribe = network.status.subscribe(() => this.#changed())
     this.ydoc.on('destroy', () => {
       this.isDestroyed = true
       options.onChange()
     })
-    this.exchange.outbox.admit(this.incarnation, true, 0)
+    this.outbox.admit(this.incarnation, true, 0)
     this.#loading = this.#load()
   }
 
@@ -133,16 +130,16 @@ export class SharedReplica {
   /** Waits for one edit of this incarnation. */
   wait(incarnation: IncarnationId, n: number, { to = 'relay', signal }: WaitOptions = {}): Promise<void> {
     if (this.#closing !== undefined) return Promise.reject(closedError(this.document))
-    const acked = this.exchange.outbox.ackedOf(incarnation)
+    const acked = this.outbox.ackedOf(incarnation)
     if (n <= acked) return Promise.resolve()
     if (to === 'local') {
       if (incarnation !== this.incarnation || n <= this.#committed) return Promise.resolve()
       if (this.#storeError !== undefined) return Promise.reject(this.#storeError)
       return this.#local.wait(incarnation, n, signal)
     }
-    const refused = this.exchange.outbox.refusedOf(incarnation, n)
+    const refused = this.outbox.refusedOf(incarnation, n)
     if (refused !== undefined) return Promise.reject(refusedError(refused, n))
-    if (this.exchange.state.name === 'replaced') return Promise.reject(new SyncError('replaced', `"${this.document}" was deleted or reset`))
+    if (this.#line.isReplaced) return Promise.reject(new SyncError('replaced', `"${this.document}" was deleted or reset`))
     return this.#relay.wait(incarnation, n, signal)
   }
 
@@ -151,7 +148,7 @@ export class SharedReplica {
     // Before that nobody knows what an earlier life left in the outbox.
     if (!this.loaded.isOpen) await this.loaded.wait(options.signal)
     const ends = new Map([[this.incarnation, this.#last]])
-    for (const { incarnation, n } of this.exchange.outbox.rows()) ends.set(incarnation, Math.max(n, ends.get(incarnation) ?? 0))
+    for (const { incarnation, n } of this.outbox.rows()) ends.set(incarnation, Math.max(n, ends.get(incarnation) ?? 0))
     await Promise.all([...ends].map(([incarnation, n]) => this.wait(incarnation, n, options)))
   }
 
@@ -168,10 +165,10 @@ export class SharedReplica {
 
   /** Sends a refused edit again, for example after a limit was raised. Returns whether there is one. */
   retry(incarnation: IncarnationId, n: number): boolean {
-    const row = this.exchange.outbox.retry(incarnation, n)
+    const row = this.outbox.retry(incarnation, n)
     if (row === undefined) return false
     this.#commits.add({ put: [row] })
-    this.exchange.want()
+    this.#line.want()
     this.#changed()
     return true
   }
@@ -181,7 +178,7 @@ export class SharedReplica {
     if (this.loaded.error !== undefined) return true
     const isCommitted =
       this.loaded.isOpen && this.#offered === this.#last && (this.#storeError !== undefined || this.status.get().pending.local === 0)
-    return isCommitted && (this.#adoption?.elsewhere ?? 0) === 0 && this.exchange.outbox.count().free === 0
+    return isCommitted && (this.#adoption?.elsewhere ?? 0) === 0 && this.outbox.count().free === 0
   }
 
   /** Ends it: what was made so far is committed first. */
@@ -192,7 +189,7 @@ export class SharedReplica {
 
   async #close(): Promise<void> {
     this.#capture.end()
-    this.exchange.end()
+    this.#line.end()
     this.presence.destroy()
     await this.#loading
     await this.#commits.close()
@@ -205,11 +202,12 @@ export class SharedReplica {
     this.#changed()
   }
 
-  #host(): ConstructorParameters<typeof Exchange>[0] {
+  #host(): LineHost {
     const isNew = (): boolean => this.#isNew
     return {
       document: this.document,
       ydoc: this.ydoc,
+      outbox: this.outbox,
       get isNew() {
         return isNew()
       },
@@ -252,7 +250,7 @@ export class SharedReplica {
       this.#rows = updates.length
       if (updates.length > 0) this.#isNew = false
       this.#commits.attach(this.#store)
-      this.#adoption = new Adoption(this.#store, this.exchange.outbox, this.#abort.signal, {
+      this.#adoption = new Adoption(this.#store, this.outbox, this.#abort.signal, {
         adopted: (rows) => this.#onAdopted(rows),
         changed: () => this.#changed(),
         trouble: (thrown) => this.#storeTrouble(thrown),
@@ -266,10 +264,10 @@ export class SharedReplica {
     }
   }
 
-  #begin(cursor: Parameters<Exchange['begin']>[0]): void {
+  #begin(cursor: Loaded['cursor']): void {
     if (this.#closing !== undefined) return
     this.loaded.open()
-    this.exchange.begin(cursor)
+    this.#line.begin(cursor)
     this.#changed()
   }
 
@@ -303,7 +301,7 @@ export class SharedReplica {
       this.#committed = Math.max(this.#committed, end)
       this.#local.reached(this.incarnation, end)
     }
-    this.exchange.want()
+    this.#line.want()
     this.#changed()
     this.#trim()
   }
@@ -314,7 +312,7 @@ export class SharedReplica {
     this.#storage = { name: 'failed', reason: error.reason }
     this.#local.end(error)
     this.#offer(rows)
-    this.exchange.want()
+    this.#line.want()
     this.#changed()
   }
 
@@ -327,7 +325,7 @@ export class SharedReplica {
   /** Makes own rows ready to be sent; returns the last n of them. */
   #offer(rows: readonly OutboxRow[]): number {
     const own = rows.filter(({ incarnation }) => incarnation === this.incarnation)
-    this.exchange.outbox.add(this.incarnation, own)
+    this.outbox.add(this.incarnation, own)
     const end = own.at(-1)?.n ?? 0
     this.#offered = Math.max(this.#offered, end)
     return end
@@ -338,7 +336,7 @@ export class SharedReplica {
     this.#relay.reached(incarnation, n)
     this.#local.reached(incarnation, n)
     // The acks must be in the store before another tab may take what is left.
-    if (this.exchange.outbox.isEmpty(incarnation)) void this.#commits.settled().then(() => this.#adoption?.release(incarnation))
+    if (this.outbox.isEmpty(incarnation)) void this.#commits.settled().then(() => this.#adoption?.release(incarnation))
     this.#changed()
   }
 
@@ -351,7 +349,7 @@ export class SharedReplica {
       ORIGINS.store,
       false,
     )
-    this.exchange.want()
+    this.#line.want()
   }
 
   #trim(): void {
@@ -369,16 +367,16 @@ export class SharedReplica {
   }
 
   #changed(): void {
-    const { outbox } = this.exchange
+    const { outbox } = this
     const { pending, refused } = outbox.count()
     const relay = pending + (this.#adoption?.elsewhere ?? 0) + (this.#last - this.#offered)
     const local = this.#last - Math.max(this.#committed, outbox.ackedOf(this.incarnation))
     const closed = this.#closing !== undefined
     const next: Status = {
-      connection: closed ? { name: 'closed' } : this.#options.connection.status.get(),
+      connection: closed ? { name: 'closed' } : this.#options.network.status.get(),
       storage: this.#storage,
       pending: { local, relay },
-      held: relay > 0 && this.exchange.isHeld,
+      held: relay > 0 && this.#line.isHeld,
       quarantined: refused,
     }
     if (!sameStatus(this.status.get(), next)) this.#setStatus(next)
