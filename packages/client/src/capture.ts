@@ -1,7 +1,7 @@
 /**
  * What Yjs emits, as edits (step 1 of the path): everything between `beforeAllTransactions` and `afterAllTransactions` that is not our own doing is one edit.
  */
-import { shielded } from '@rejoin/shared/wire'
+import { shielded } from '@rejoin/shared'
 import * as Y from 'yjs'
 
 /** The origins of transactions that are our own doing. An application sees them as `transaction.origin`. */

@@ -1,9 +1,8 @@
 /**
  * Who is here: a y-protocols Awareness that rides the wire beside the log (step 3 of the path) and never enters it.
  */
-import { DEFAULT_LIMITS, SyncError } from '@rejoin/shared'
+import { DEFAULT_LIMITS, SyncError, shielded } from '@rejoin/shared'
 import type { Clock } from '@rejoin/shared'
-import { shielded } from '@rejoin/shared/wire'
 import { Awareness, applyAwarenessUpdate, encodeAwarenessUpdate, removeAwarenessStates } from 'y-protocols/awareness'
 import type * as Y from 'yjs'
 

@@ -15,9 +15,11 @@ import { PresenceChannel } from './presence.ts'
 import type { Status, StorageStatus } from './status.ts'
 import { sameStatus } from './status.ts'
 import type { DocumentStore, Loaded, Notice, OutboxRow, Store } from './stores/store.ts'
-import { TRIM_ROWS } from './stores/store.ts'
 import type { WaitOptions } from './waits.ts'
 import { Gate, Waits } from './waits.ts'
+
+/** Rows that make it worth asking the store for a trim; it goes by its own count. */
+const TRIM_AFTER = 500
 
 export interface ReplicaOptions {
   readonly document: DocumentId
@@ -353,7 +355,7 @@ export class SharedReplica {
   }
 
   #trim(): void {
-    if (this.#rows < TRIM_ROWS || this.#store === undefined) return
+    if (this.#rows < TRIM_AFTER || this.#store === undefined) return
     this.#rows = 1
     this.#store.trim(foldUpdates).catch((thrown: unknown) => this.#storeTrouble(thrown))
   }

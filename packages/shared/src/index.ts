@@ -36,6 +36,7 @@ export type { BackoffOptions } from './backoff.ts'
 // Values that change
 export { createReadable } from './readable.ts'
 export type { Readable } from './readable.ts'
+export { shielded } from './shielded.ts'
 
 // What an application declares of its records
 export { boolean, collection, date, defineSchema, json, number, richText, schemaProblem, string, text } from './schema.ts'
