@@ -12,21 +12,21 @@ import type { ErrorCode } from '@rejoin/shared'
 import { ERRORS, SyncError, cryptoRandom, systemClock } from '@rejoin/shared'
 import { startCompactionWork } from './compaction/start.ts'
 import { createDocumentReader } from './documents/read.ts'
+import { relayFigures } from './figures.ts'
 import type { WorkerEvent } from './forwarding/start.ts'
 import { startForwarding } from './forwarding/start.ts'
+import { watchForwarding } from './forwarding/watch.ts'
 import { createApp } from './http/app.ts'
 import { checkedAuthorize, grantProblem } from './http/authorize.ts'
 import { createMetrics } from './http/metrics.ts'
 import { originPolicy, originProblem } from './http/origin.ts'
 import { createNativeSockets } from './http/socket.ts'
-import type { YWebSockets } from './http/ywebsocket.ts'
 import { Y_PREFIX, createYWebSockets } from './http/ywebsocket.ts'
 import { createCompactor } from './log/compactor.ts'
 import type { Log } from './log/log.ts'
 import { checkOptions } from './options-check.ts'
 import type { ServerOptions } from './options.ts'
 import type { Grant } from './relay/grant.ts'
-import type { RelayCore } from './relay/relay.ts'
 import { createRelayCore } from './relay/relay.ts'
 import { createPresence } from './relay/presence.ts'
 import { openSqliteLog } from './storage/sqlite.ts'
@@ -71,6 +71,14 @@ export async function createRelay(options: ServerOptions = {}): Promise<Relay> {
     schema === undefined
       ? undefined
       : startForwarding({ logDirectory: data, viewPath: join(data, 'view.db'), schema, sinks, onWorker: reportDeath(report) })
+  const watch =
+    forwarding &&
+    watchForwarding({
+      forwarding,
+      clock: systemClock,
+      wrong: (what, why) => logger.warn({ what, why }, 'the mirroring of records meets a problem'),
+      righted: (what) => logger.info({ what }, 'the mirroring of records goes on'),
+    })
   const log: Log =
     forwarding === undefined ? stored : { ...stored, append: (batch) => stored.append(batch).finally(() => forwarding.poke()) }
   const compactor = createCompactor({
@@ -83,6 +91,7 @@ export async function createRelay(options: ServerOptions = {}): Promise<Relay> {
   const authorize = checkedAuthorize(auth, systemClock)
   const origin = originPolicy({ auth, ...rest })
   let unready: ErrorCode | undefined
+  let closing = false
   const presence = createPresence({ clock: systemClock, limits })
   const core = createRelayCore({
     log,
@@ -96,6 +105,11 @@ export async function createRelay(options: ServerOptions = {}): Promise<Relay> {
     report,
     defer: (run) => void setImmediate(run),
     fatal: (error) => {
+      // Who still waits for a log that is being closed is told that it is: what was acknowledged is durable, and nobody listens any more.
+      if (closing) {
+        logger.warn({ reason: error.message }, 'the log was used while it closed')
+        return
+      }
       unready = 'storage_failed'
       logger.error({ reason: error.message }, 'the storage failed: nothing is acknowledged any more, and the process ends')
       process.nextTick(() => {
@@ -118,7 +132,7 @@ export async function createRelay(options: ServerOptions = {}): Promise<Relay> {
     fault,
     report,
   })
-  const metrics = createMetrics(relayMetrics(core, ySockets))
+  const metrics = createMetrics(relayFigures(core, ySockets, watch))
   const documents = createDocumentReader({ log, schema, clock: systemClock })
   const app = createApp({
     authorize,
@@ -152,7 +166,9 @@ export async function createRelay(options: ServerOptions = {}): Promise<Relay> {
       ySockets.stopReading()
       await within(DRAIN_MS, core.drain())
       await Promise.all([sockets.closed(DRAIN_MS / 2), ySockets.closed(DRAIN_MS / 2)])
+      watch?.stop()
       await Promise.all([documents.close(), compactor.close(), forwarding?.close()])
+      closing = true
       await log.close()
     },
   }
@@ -229,15 +245,4 @@ async function within(ms: number, work: Promise<void>): Promise<void> {
   })
   await Promise.race([work, late])
   cancel()
-}
-
-function relayMetrics(core: RelayCore, ySockets: YWebSockets): Parameters<typeof createMetrics>[0] {
-  return [
-    { name: 'rejoin_peers', help: 'Native sockets that are open.', type: 'gauge', read: () => core.stats().peers },
-    { name: 'rejoin_y_peers', help: 'y-websocket sockets that are open.', type: 'gauge', read: () => ySockets.count },
-    { name: 'rejoin_documents', help: 'Documents in memory.', type: 'gauge', read: () => core.stats().documents },
-    { name: 'rejoin_pushes_waiting', help: 'Pushes taken and not yet answered.', type: 'gauge', read: () => core.stats().waiting },
-    { name: 'rejoin_batches_total', help: 'Transactions of the log.', type: 'counter', read: () => core.stats().batches },
-    { name: 'rejoin_pushes_total', help: 'Pushes that went through a transaction.', type: 'counter', read: () => core.stats().items },
-  ]
 }
