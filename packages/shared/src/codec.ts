@@ -101,7 +101,7 @@ function faultOf(reader: ByteReader): string | undefined {
 
 /** Frames and bodies are told apart by the frame's name, which the compiler cannot follow through a table. */
 function bodyOf(name: Frame['type']): Field<object> {
-  return BODIES[name] as Field<object>
+  return BODIES[name]
 }
 
 function typed(type: Frame['type'], body: { type?: Frame['type'] }): Frame {

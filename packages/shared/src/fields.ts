@@ -24,7 +24,7 @@ export const varUint: Field<number> = {
 
 /** 0 to `max`; the writer lets pass what only the reader must be safe from. */
 export function upTo(max: number): Field<number> {
-  return { write: varUint.write, read: (reader, name) => reader.upTo(max, name) }
+  return { ...varUint, read: (reader, name) => reader.upTo(max, name) }
 }
 
 /** 16 bytes, in memory 32 hexadecimal digits. */

@@ -116,7 +116,13 @@ export const TRIM_ROWS = 500
 
 /** Whether `stored` is `next` already: then another tab was faster (see `Commit.cursor`). */
 export function isStored(next: Cursor, stored: Cursor | undefined): boolean {
-  return stored !== undefined && stored.seq === next.seq && stored.hash === next.hash && stored.lineage === next.lineage && stored.epoch === next.epoch
+  return (
+    stored !== undefined &&
+    stored.seq === next.seq &&
+    stored.hash === next.hash &&
+    stored.lineage === next.lineage &&
+    stored.epoch === next.epoch
+  )
 }
 
 /** Whether a stored value is a Yjs update that decodes. */
