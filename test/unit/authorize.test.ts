@@ -9,6 +9,7 @@ import { checkedAuthorize, grantProblem, jwt } from '#server/http/authorize.js'
 import type { Authorize, Grant } from '#server/relay/grant.js'
 import { OPEN_GRANT, accessOf } from '#server/relay/grant.js'
 import { signToken } from '#server/token.js'
+import { createVirtualClock } from '../support/virtual-clock.ts'
 
 const SECRET = 'a secret of at least thirty-two bytes, as HS256 wants it'
 const NOW = Date.parse('2026-05-17T10:00:00Z')
@@ -162,6 +163,15 @@ describe('auth of any kind', () => {
       code: 'internal',
       reason: 'auth gave a grant that is none: principal is not a string, or empty',
     })
+  })
+
+  it('that does not decide is not waited for', async () => {
+    const time = createVirtualClock()
+    const undecided = expect(checkedAuthorize(() => new Promise(() => {}), time)(request('x'))).rejects.toMatchObject({
+      code: 'overloaded',
+    })
+    await time.advance(5000)
+    await undecided
   })
 
   it('that is absent grants everything', async () => {

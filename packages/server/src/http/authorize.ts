@@ -53,20 +53,30 @@ export function secretBytes(secret: string | Uint8Array): Uint8Array {
   return typeof secret === 'string' ? new TextEncoder().encode(secret.replace(/[\r\n]+$/u, '')) : secret
 }
 
+/** A grant that is not decided within this is refused, in ms: nobody waits for ever at a door. */
+const DECIDE_MS = 5000
+
 /**
  * `auth` as the relay asks it: without one, everything is granted; with one, resolves to a grant that is well formed and not over, and rejects with
- * `unauthorized`, `expired`, or what the auth itself threw.
+ * `unauthorized`, `expired`, `overloaded` when it takes more than 5 s, or what the auth itself threw.
  */
 export function checkedAuthorize(auth: Authorize | undefined, clock: Clock): (...request: Parameters<Authorize>) => Promise<Grant> {
   if (auth === undefined) return () => Promise.resolve(OPEN_GRANT)
   return async (request) => {
-    const grant = await askFor(auth, request)
+    const grant = await inTime(askFor(auth, request), clock)
     if (grant === null) throw new SyncError('unauthorized', request.token === '' ? 'no token was given' : 'the token was refused')
     const problem = grantProblem(grant)
     if (problem !== undefined) throw new SyncError('internal', `auth gave a grant that is none: ${problem}`)
     if (grant.expiresAt !== undefined && grant.expiresAt <= clock.now()) throw new SyncError('expired', 'the grant is over')
     return grant
   }
+}
+
+function inTime<T>(decision: Promise<T>, clock: Clock): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const cancel = clock.after(DECIDE_MS, () => reject(new SyncError('overloaded', 'the grant was not decided in time')))
+    decision.finally(cancel).then(resolve, reject)
+  })
 }
 
 /** A grant of the application's own auth. What it throws is logged, and people write the token into it when they look for a fault: it is taken out. */

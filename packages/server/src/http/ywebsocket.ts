@@ -48,8 +48,6 @@ export const Y_PREFIX = '/y/'
 const TOKEN_PROTOCOL = 'token.'
 /** Every so often a socket is asked whether it is still there, in ms: TCP alone takes a quarter of an hour to find out. */
 const PING_MS = 30_000
-/** A grant that is not decided within this is refused, in ms. */
-const AUTHORIZE_MS = 5000
 /** What may be told to a peer that is refused; the rest is the operator's to read. */
 const TOLD: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'unauthorized',
@@ -85,17 +83,10 @@ export function createYWebSockets(ports: YWebSocketPorts): YWebSockets {
     if (peers.size + arriving + ports.others() > limits.connections)
       throw new SyncError('too_many', `at most ${limits.connections} connections`)
     const id = documentOf(request)
-    const grant = await inTime(ports.authorize(tokenRequest(request)))
+    const grant = await ports.authorize(tokenRequest(request))
     if (accessOf(grant, id) === 'none') throw new SyncError('forbidden', `${grant.principal} may not read this document`)
     if (socket.destroyed) throw new SyncError('aborted', 'the client is gone')
     return { document: await ports.hold(id), grant }
-  }
-
-  function inTime(grant: Promise<Grant>): Promise<Grant> {
-    return new Promise((resolve, reject) => {
-      const cancel = clock.after(AUTHORIZE_MS, () => reject(new SyncError('overloaded', 'the grant was not decided in time')))
-      grant.then(resolve, reject).finally(cancel)
-    })
   }
 
   function open(request: IncomingMessage, socket: Duplex, head: Buffer, { document, grant }: Arrival): void {
