@@ -193,19 +193,17 @@ describe('the limits', () => {
   it('of 10,000 records of 4 fields in one transaction are not reached', () => {
     const records = updateOf((doc) => {
       for (let n = 0; n < 10_000; n++)
-        doc
-          .getMap('pets')
-          .set(
-            `pet-${n}-0123456789`,
-            new Y.Map(
-              Object.entries({
-                name: `Rex the ${n}th`,
-                species: 'labrador retriever',
-                born: `2019-03-${n}`,
-                owner: `owner-${n}-0123456789`,
-              }),
-            ),
-          )
+        doc.getMap('pets').set(
+          `pet-${n}-0123456789`,
+          new Y.Map(
+            Object.entries({
+              name: `Rex the ${n}th`,
+              species: 'labrador retriever',
+              born: `2019-03-${n}`,
+              owner: `owner-${n}-0123456789`,
+            }),
+          ),
+        )
     })
     expect(refusal(records)).toBe('admitted')
   })

@@ -30,7 +30,13 @@ describe('the pages of the client', () => {
     const printed: unknown[][] = []
     const names = {
       createClient: (options: ClientOptions) => {
-        const client = assembleClient(options, { clock: systemClock, random: Math.random, randomBytes: cryptoRandom, transport: relay.transport, wake: () => () => undefined })
+        const client = assembleClient(options, {
+          clock: systemClock,
+          random: Math.random,
+          randomBytes: cryptoRandom,
+          transport: relay.transport,
+          wake: () => () => undefined,
+        })
         clients.push(client)
         return client
       },
