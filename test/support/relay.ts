@@ -4,7 +4,7 @@
 import * as Y from 'yjs'
 import type { Cursor, DocumentId, IncarnationId, Limits, Seq } from '@rejoin/shared'
 import { DEFAULT_LIMITS, newIncarnationId } from '@rejoin/shared'
-import type { AckFrame, ClientFrame, EntriesFrame, NackFrame, OpenedFrame, PushFrame, RelayFrame, StateFrame } from '@rejoin/shared/wire'
+import type { ClientFrame, OpenedFrame, PushFrame, RelayFrame } from '@rejoin/shared/wire'
 import { decodeFrames, encodeFrames } from '@rejoin/shared/wire'
 import type { Log } from '#server/log/log.js'
 import type { Authorize } from '#server/relay/grant.js'
@@ -248,5 +248,3 @@ export async function entriesOf(log: Log, document: string) {
   if (read === 'trimmed') throw new Error('the log was trimmed')
   return read
 }
-
-export type { AckFrame, EntriesFrame, NackFrame, StateFrame }
