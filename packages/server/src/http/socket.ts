@@ -8,6 +8,7 @@ import type { WebSocket } from 'ws'
 import { WebSocketServer } from 'ws'
 import type { AuthRequest } from '../relay/grant.ts'
 import type { RelaySocket, SocketListener } from '../relay/peer.ts'
+import { createOutgoing } from './outgoing.ts'
 
 /** Takes upgrade requests of `/sync`. */
 export interface NativeSockets {
@@ -78,29 +79,25 @@ export function attachSocket(
   connect: (socket: RelaySocket) => SocketListener,
   fault: (error: unknown) => void,
 ): void {
-  let corked = false
-  const uncork = (): void => {
-    corked = false
-    socket.uncork()
+  const outgoing = createOutgoing(socket)
+  const flush = (): void => {
+    // Nothing may stand behind a close frame, which `ws` answers by itself.
+    if (ws.readyState === ws.OPEN) outgoing.write()
   }
   const listener = connect({
     get buffered() {
-      return socket.writableLength
+      return socket.writableLength + outgoing.waiting
     },
     send(bytes) {
       if (ws.readyState !== ws.OPEN) return
-      // Everything that is sent in one turn leaves in one write.
-      if (!corked) {
-        corked = true
-        socket.cork()
-        process.nextTick(uncork)
-      }
-      ws.send(bytes, BINARY)
+      if (outgoing.waiting === 0) process.nextTick(flush)
+      outgoing.add(bytes)
     },
     pause: () => ws.pause(),
     resume: () => ws.resume(),
     close(code, reason) {
       if (ws.readyState !== ws.OPEN) return
+      outgoing.write()
       ws.close(code, clip(reason))
       // A peer that is gone never answers, and one that is paused cannot be heard to.
       ws.resume()
@@ -122,8 +119,6 @@ export function attachSocket(
   socket.on('drain', () => guard(() => listener.drained()))
   ws.on('close', () => guard(() => listener.closed()))
 }
-
-const BINARY = { binary: true, compress: false, fin: true } as const
 
 function clip(reason: string): string {
   let clipped = reason
