@@ -94,6 +94,7 @@ export function createCompactor(options: CompactorOptions): Compactor {
       await log.fold(folded)
       failedAt.delete(document)
     } catch (error) {
+      // What the log or the work says while they close is no failure of the document's.
       if (closed) return
       if (failedAt.size > MAX_FAILED) failedAt.clear()
       failedAt.set(document, tailEntries)

@@ -16,7 +16,9 @@ export interface CheckedEntry {
   readonly update: Uint8Array
 }
 
-const ENTRY_HEAD_BYTES = 5 * 8 + 16 + 32
+/** The numbers of an entry as its checksum covers them, before everything else: position, document, seq, epoch, at. */
+export const NUMBERS_BYTES: number = 5 * 8
+const ENTRY_HEAD_BYTES = NUMBERS_BYTES + 16 + 32
 const scratch = new Uint8Array(ENTRY_HEAD_BYTES)
 const numbers = new DataView(scratch.buffer)
 
@@ -30,6 +32,19 @@ export function entryChecksum({ position, document, seq, epoch, at, hash, link, 
   scratch.set(hash, 40)
   scratch.set(link, 56)
   return crcOf(update, crc32(scratch, actorChecksum(actor)))
+}
+
+/** The checksum of an entry laid out in one piece: room for its numbers, which are written here ‖ hash ‖ link ‖ update. */
+export function sealEntry(
+  entry: Buffer,
+  { position, document, seq, epoch, at, actor }: Omit<CheckedEntry, 'hash' | 'link' | 'update'>,
+): number {
+  entry.writeDoubleBE(position, 0)
+  entry.writeDoubleBE(document, 8)
+  entry.writeDoubleBE(seq, 16)
+  entry.writeDoubleBE(epoch, 24)
+  entry.writeDoubleBE(at, 32)
+  return crc32(entry, actorChecksum(actor))
 }
 
 const row = Buffer.alloc(4_096)

@@ -4,13 +4,14 @@
  *
  *     strings = count:u32 { length:u32 utf8 }*          each distinct text of the batch once; where one is meant below stands its number
  *     appends = strings calls:u32 { count:u32 append* }*
- *     append  = seq:f64 at:f64 document:u32 actor:u32 incarnation:u32 covers:u32 length:u32 { incarnation:u32 n:f64 }* link
- *     link    = previous hash (left free):16 incarnation:16 lo:u64be hi:u64be update:length     length is NONE without an update
+ *     append  = seq:f64 at:f64 document:u32 actor:u32 incarnation:u32 covers:u32 length:u32 { incarnation:u32 n:f64 }* entry
+ *     entry   = left free:40 hash (left free):16 incarnation:16 lo:u64be hi:u64be update:length     length is NONE without an update
  *     results = strings calls:u32 { count:u32 { position:f64 hash:16 }* | REFUSED failure:u32 document:u32 message:u32 }*
  *     entries = strings count:u32 { position seq epoch at lo hi:f64 document:u32 lineage:u32 actor:u32 hash:16 incarnation:16 length:u32 update }*
  */
 import type { ChainHash, DocumentId, IncarnationId, Lineage, Position, Seq } from '@rejoin/shared'
 import { LINK_HEAD_BYTES, setUint64 } from '../log/chain.ts'
+import { NUMBERS_BYTES } from './checksum.ts'
 import type { Append, Appended, Entry, LogFailure } from '../log/log.ts'
 import { LogError } from '../log/log.ts'
 
@@ -24,9 +25,9 @@ export interface PackedAppend {
   readonly lo: number
   readonly hi: number
   readonly covers: readonly { readonly incarnation: IncarnationId; readonly n: number }[]
-  /** Room for the previous hash ‖ incarnation ‖ lo ‖ hi ‖ update: what the chain hashes. */
-  readonly link: Buffer
-  /** False when the edit added nothing: `link` then ends before the update. */
+  /** Room for NUMBERS_BYTES and a hash ‖ incarnation ‖ lo ‖ hi ‖ update: what the checksum covers, and behind the numbers what the chain hashes. */
+  readonly entry: Buffer
+  /** False when the edit added nothing: `entry` then ends before the update. */
   readonly adds: boolean
 }
 
@@ -59,39 +60,43 @@ const ENTRY_HEAD_BYTES = 6 * 8 + 3 * 4 + 16 + 16 + 4
 /** Appends of several calls as one message. */
 export function packAppends(calls: readonly (readonly Append[])[]): Uint8Array<ArrayBuffer> {
   const strings = new Strings()
+  const named: Named = { document: strings.run(), actor: strings.run(), incarnation: strings.run() }
   let size = 4
   for (const call of calls) {
     size += 4
     for (const { document, actor, incarnation, covers, update } of call) {
-      strings.add(document)
-      strings.add(actor)
-      strings.add(incarnation)
+      named.document(document)
+      named.actor(actor)
+      named.incarnation(incarnation)
       for (const cover of covers) strings.add(cover.incarnation)
-      size += APPEND_HEAD_BYTES + covers.length * COVER_BYTES + LINK_HEAD_BYTES + (update?.length ?? 0)
+      size += APPEND_HEAD_BYTES + covers.length * COVER_BYTES + NUMBERS_BYTES + LINK_HEAD_BYTES + (update?.length ?? 0)
     }
   }
   const to = new Writer(strings, size)
   to.u32(calls.length)
   for (const call of calls) {
     to.u32(call.length)
-    for (const append of call) writeAppend(to, strings, append)
+    for (const append of call) writeAppend(to, strings, named, append)
   }
   return to.bytes
 }
 
-function writeAppend(to: Writer, strings: Strings, { seq, at, document, actor, incarnation, covers, lo, hi, update }: Append): void {
+type Named = Readonly<Record<'document' | 'actor' | 'incarnation', (text: string) => number>>
+
+function writeAppend(to: Writer, strings: Strings, named: Named, append: Append): void {
+  const { seq, at, document, actor, incarnation, covers, lo, hi, update } = append
   to.f64(seq)
   to.f64(at)
-  to.u32(strings.add(document))
-  to.u32(strings.add(actor))
-  to.u32(strings.add(incarnation))
+  to.u32(named.document(document))
+  to.u32(named.actor(actor))
+  to.u32(named.incarnation(incarnation))
   to.u32(covers.length)
   to.u32(update === undefined ? NONE : update.length)
   for (const cover of covers) {
     to.u32(strings.add(cover.incarnation))
     to.f64(cover.n)
   }
-  to.skip(16)
+  to.skip(NUMBERS_BYTES + 16)
   to.hex16(incarnation)
   to.u64be(lo)
   to.u64be(hi)
@@ -103,8 +108,8 @@ export function unpackAppends(bytes: Uint8Array): PackedAppend[][] {
   const from = new Reader(bytes)
   const strings = from.strings()
   const text = (): string => strings[from.u32()] ?? ''
-  return Array.from({ length: from.u32() }, () =>
-    Array.from({ length: from.u32() }, () => {
+  return times(from.u32(), () =>
+    times(from.u32(), () => {
       const seq = from.f64()
       const at = from.f64()
       const document = text() as DocumentId
@@ -112,14 +117,20 @@ export function unpackAppends(bytes: Uint8Array): PackedAppend[][] {
       const incarnation = text() as IncarnationId
       const coverCount = from.u32()
       const length = from.u32()
-      const covers =
-        coverCount === 0 ? NO_COVERS : Array.from({ length: coverCount }, () => ({ incarnation: text() as IncarnationId, n: from.f64() }))
-      const lo = from.u64be(32)
-      const hi = from.u64be(40)
-      const link = from.raw(LINK_HEAD_BYTES + (length === NONE ? 0 : length))
-      return { seq, at, document, actor, incarnation, covers, lo, hi, link, adds: length !== NONE }
+      const covers = coverCount === 0 ? NO_COVERS : times(coverCount, () => ({ incarnation: text() as IncarnationId, n: from.f64() }))
+      const lo = from.u64be(NUMBERS_BYTES + 32)
+      const hi = from.u64be(NUMBERS_BYTES + 40)
+      const entry = from.raw(NUMBERS_BYTES + LINK_HEAD_BYTES + (length === NONE ? 0 : length))
+      return { seq, at, document, actor, incarnation, covers, lo, hi, entry, adds: length !== NONE }
     }),
   )
+}
+
+/** What `read` gives, `count` times. `Array.from` of a length goes through an iterator, which took longer than the reading. */
+function times<T>(count: number, read: () => T): T[] {
+  const all: T[] = []
+  for (let i = 0; i < count; i++) all.push(read())
+  return all
 }
 
 const NO_COVERS: PackedAppend['covers'] = []
@@ -159,14 +170,14 @@ const EMPTY = new Uint8Array(0)
 export function unpackResults(bytes: Uint8Array): (readonly Appended[] | LogError)[] {
   const from = new Reader(bytes)
   const strings = from.strings()
-  return Array.from({ length: from.u32() }, () => {
+  return times(from.u32(), () => {
     const count = from.u32()
     if (count === REFUSED) {
       const failure = strings[from.u32()] as LogFailure
       const document = strings[from.u32()] as DocumentId
       return new LogError(failure, strings[from.u32()] ?? '', { document })
     }
-    return Array.from({ length: count }, () => {
+    return times(count, () => {
       const position = from.f64()
       return { position: position === 0 ? undefined : (position as Position), hash: from.hex16() as ChainHash }
     })
@@ -207,7 +218,7 @@ export function packEntries(rows: readonly EntryRow[]): Uint8Array<ArrayBuffer> 
 export function unpackEntries(bytes: Uint8Array): Entry[] {
   const from = new Reader(bytes)
   const strings = from.strings()
-  return Array.from({ length: from.u32() }, () => ({
+  return times(from.u32(), () => ({
     partition: 0,
     position: from.f64() as Position,
     seq: from.f64() as Seq,
@@ -237,6 +248,19 @@ class Strings {
     this.#numbers.set(text, number)
     this.size += 4 + text.length * 3
     return number
+  }
+
+  /** `add` for texts that come in runs: the one before costs nothing. */
+  run(): (text: string) => number {
+    let last: string | undefined
+    let number = 0
+    return (text) => {
+      if (text !== last) {
+        number = this.add(text)
+        last = text
+      }
+      return number
+    }
   }
 
   get all(): Iterable<string> & { readonly size: number } {
@@ -307,7 +331,7 @@ class Reader {
   }
 
   strings(): string[] {
-    return Array.from({ length: this.u32() }, () => {
+    return times(this.u32(), () => {
       const length = this.u32()
       this.#at += length
       return this.#buffer.toString('utf8', this.#at - length, this.#at)

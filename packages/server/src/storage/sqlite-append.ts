@@ -2,10 +2,10 @@
  * Appending to the log in SQLite (step 5 of the path): many calls, one transaction, one fsync. Runs in the writer's thread.
  */
 import type { DocumentId } from '@rejoin/shared'
-import { HASH_BYTES, LINK_HEAD_BYTES, digest } from '../log/chain.ts'
+import { HASH_BYTES, INCARNATION_BYTES, LINK_HEAD_BYTES, digestInto } from '../log/chain.ts'
 import type { LogFailure } from '../log/log.ts'
 import { LogError } from '../log/log.ts'
-import { entryChecksum } from './checksum.ts'
+import { NUMBERS_BYTES, sealEntry } from './checksum.ts'
 import type { CallResult, PackedAppend } from './pack.ts'
 import type { Documents, WrittenAcked, WrittenDocument } from './sqlite-documents.ts'
 import type { Connection } from './sqlite-file.ts'
@@ -35,16 +35,20 @@ export type AppendAll = (create: readonly DocumentId[], calls: readonly (readonl
 export function createAppend(db: Connection, documents: Documents): AppendAll {
   const insert = db.prepare('INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)')
 
-  function insertEntry({ link, seq, lo, hi, actor, at }: PackedAppend, document: WrittenDocument): number {
+  /** Completes the entry where it lies: its hash takes the place of its predecessor's, which it is made of. */
+  function insertEntry({ entry, seq, lo, hi, actor, at }: PackedAppend, document: WrittenDocument): number {
     const { epoch } = documents
+    const { key } = document
     const position = ++documents.position
     const { previous, skip } = linkEntry(document.path, document.seq, position)
-    link.set(document.hash, 0)
-    const hash = digest(link)
+    const link = entry.subarray(NUMBERS_BYTES)
+    const hash = link.subarray(0, HASH_BYTES)
+    hash.set(document.hash)
+    digestInto(hash, link)
+    const checksum = sealEntry(entry, { position, document: key, seq, epoch, at, actor })
+    const incarnation = link.subarray(HASH_BYTES, HASH_BYTES + INCARNATION_BYTES)
     const update = link.subarray(LINK_HEAD_BYTES)
-    const numbered = link.subarray(HASH_BYTES, LINK_HEAD_BYTES)
-    const checksum = entryChecksum({ position, document: document.key, seq, epoch, at, hash, link: numbered, actor, update })
-    insert.run(position, document.key, seq, epoch, numbered.subarray(0, 16), lo, hi, actor, at, hash, checksum, previous, skip, update)
+    insert.run(position, key, seq, epoch, incarnation, lo, hi, actor, at, hash, checksum, previous, skip, update)
     document.seq = seq
     document.hash = hash
     document.last = position
@@ -78,7 +82,11 @@ export function createAppend(db: Connection, documents: Documents): AppendAll {
       for (const id of create) documents.create(id)
       const touched: Touched = { documents: new Set(), acked: new Set() }
       const performed = calls.map((call) => performCall(call, touched))
-      for (const document of touched.documents) documents.saveDocument(document)
+      for (const document of touched.documents) {
+        // A view would keep the whole batch in memory.
+        document.hash = new Uint8Array(document.hash)
+        documents.saveDocument(document)
+      }
       for (const acked of touched.acked) documents.saveAcked(acked)
       return performed
     })

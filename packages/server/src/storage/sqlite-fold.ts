@@ -142,9 +142,9 @@ function statements(db: Connection) {
     insertSlice: db.prepare('INSERT INTO slices VALUES (?, ?, ?, ?, ?)'),
     deleteSlices: db.prepare('DELETE FROM slices WHERE rowid IN (SELECT rowid FROM slices WHERE document = ? AND seq <> ? LIMIT ?)'),
     saveSnapshot: db.prepare('INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?, ?)'),
-    entryAt: db.prepare<[number], RawEntry>(
-      `SELECT ${ENTRY_COLUMNS} FROM entries e JOIN documents d ON d.key = e.document WHERE position = ?`,
-    ),
+    entryAt: db
+      .prepare<[number], RawEntry>(`SELECT ${ENTRY_COLUMNS} FROM entries e JOIN documents d ON d.key = e.document WHERE position = ?`)
+      .raw(),
     bytes: db.prepare<[Walk], number>(`${WALK} SELECT sum(length("update")) FROM walk JOIN entries USING (position)`).pluck(),
     toTrim: db.prepare<[], string>('SELECT id FROM documents WHERE oldest <= snapshot_seq').pluck(),
     at: db.prepare<[number], number>('SELECT at FROM entries WHERE position = ?').pluck(),

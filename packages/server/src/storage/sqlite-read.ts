@@ -154,10 +154,11 @@ function take(rows: Iterable<RawEntry>, maxBytes: number): EntryRow[] {
   const entries: EntryRow[] = []
   let bytes = 0
   for (const raw of rows) {
-    bytes += raw.update.length
-    if (entries.length > 0 && bytes > maxBytes) break
     try {
-      entries.push(entryOf(raw))
+      const entry = entryOf(raw)
+      bytes += entry.update.length
+      if (entries.length > 0 && bytes > maxBytes) break
+      entries.push(entry)
     } catch (error) {
       if (entries.length === 0) throw error
       break
@@ -175,12 +176,14 @@ function statements(db: Connection) {
       'SELECT bytes, checksum FROM slices WHERE document = ? AND seq = ? AND slice = ?',
     ),
     acked: db.prepare<[number, Uint8Array], RawAcked>('SELECT n, seq, checksum FROM acked WHERE document = ? AND incarnation = ?'),
-    entry: db.prepare<[number], RawEntry>(`${joined} WHERE position = ?`),
+    entry: db.prepare<[number], RawEntry>(`${joined} WHERE position = ?`).raw(),
     // The walk is put in order before the entries are fetched, so that reading can stop at any of them. LIMIT keeps SQLite from leaving that order out.
-    entries: db.prepare<[Walk], RawEntry>(
-      `${WALK} SELECT ${ENTRY_COLUMNS} FROM (SELECT position FROM walk ORDER BY position LIMIT -1) CROSS JOIN entries e USING (position) JOIN documents d ON d.key = e.document`,
-    ),
-    partition: db.prepare<[number, number], RawEntry>(`${joined} WHERE position > ? ORDER BY position LIMIT ?`),
+    entries: db
+      .prepare<[Walk], RawEntry>(
+        `${WALK} SELECT ${ENTRY_COLUMNS} FROM (SELECT position FROM walk ORDER BY position LIMIT -1) CROSS JOIN entries e USING (position) JOIN documents d ON d.key = e.document`,
+      )
+      .raw(),
+    partition: db.prepare<[number, number], RawEntry>(`${joined} WHERE position > ? ORDER BY position LIMIT ?`).raw(),
   }
 }
 
@@ -197,13 +200,20 @@ export function createLogReader(reader: SqliteReader): LogReader {
   }
 }
 
-function entryFrom({ position, seq, hash, incarnation, ...rest }: EntryRow): Entry {
+function entryFrom({ position, seq, epoch, at, lo, hi, document, lineage, actor, hash, incarnation, update }: EntryRow): Entry {
   return {
-    ...rest,
+    document,
     partition: 0,
     position: position as Position,
+    epoch,
+    lineage,
     seq: seq as Seq,
-    hash: toHex(hash) as ChainHash,
-    incarnation: toHex(incarnation) as IncarnationId,
+    hash: hash.toString('hex') as ChainHash,
+    incarnation: incarnation.toString('hex') as IncarnationId,
+    lo,
+    hi,
+    actor,
+    at,
+    update,
   }
 }

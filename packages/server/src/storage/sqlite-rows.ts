@@ -2,8 +2,7 @@
  * Rows of the log's tables as values, verified: one whose checksum fails throws `LogError('corrupt')` and goes no further.
  */
 import type { DocumentId, Lineage, Position } from '@rejoin/shared'
-import { toHex } from '@rejoin/shared'
-import { LINK_HEAD_BYTES, setUint64 } from '../log/chain.ts'
+import { HASH_BYTES, INCARNATION_BYTES, LINK_HEAD_BYTES, setUint64 } from '../log/chain.ts'
 import { LogError } from '../log/log.ts'
 import { entryChecksum, rowChecksum } from './checksum.ts'
 import type { EntryRow } from './pack.ts'
@@ -47,7 +46,7 @@ export interface RawDocument {
 /** The row, verified. */
 export function documentOf(raw: RawDocument): DocumentRow {
   const { checksum, lineage, id, ...rest } = raw
-  const row: DocumentRow = { ...rest, id: id as DocumentId, lineage: toHex(lineage) as Lineage }
+  const row: DocumentRow = { ...rest, id: id as DocumentId, lineage: lineage.toString('hex') as Lineage }
   if (documentChecksum(row) !== checksum)
     throw new LogError('corrupt', `the row of document ${id} fails its checksum`, { document: row.id })
   return row
@@ -99,47 +98,45 @@ export function verifySnapshot(document: DocumentRow, { seq, hash, bytes, admiss
 }
 
 /** Columns of a raw entry, as SELECTed from `entries` joined with `documents`. */
-export const ENTRY_COLUMNS =
-  'position, document AS "key", id, lineage, e.seq AS seq, epoch, incarnation, lo, hi, actor, at, e.hash AS hash, e.checksum AS checksum, "update"'
+export const ENTRY_COLUMNS = 'position, document, id, lineage, e.seq, epoch, incarnation, lo, hi, actor, at, e.hash, e.checksum, "update"'
 
-/** An entry as SQLite gives it. */
-export interface RawEntry {
-  readonly position: number
-  readonly key: number
-  readonly id: string
-  readonly lineage: Buffer
-  readonly seq: number
-  readonly epoch: number
-  readonly incarnation: Buffer
-  readonly lo: number
-  readonly hi: number
-  readonly actor: string
-  readonly at: number
-  readonly hash: Buffer
-  readonly checksum: number
-  readonly update: Buffer
-}
+/** An entry as SQLite gives it to a statement that is `raw`: an object would have every property named and put in anew for each row. */
+export type RawEntry = readonly [
+  position: number,
+  document: number,
+  id: string,
+  lineage: Buffer,
+  seq: number,
+  epoch: number,
+  incarnation: Buffer,
+  lo: number,
+  hi: number,
+  actor: string,
+  at: number,
+  hash: Buffer,
+  checksum: number,
+  update: Buffer,
+]
 
-const link = new Uint8Array(LINK_HEAD_BYTES - 16)
+const link = new Uint8Array(LINK_HEAD_BYTES - HASH_BYTES)
 const linkView = new DataView(link.buffer)
 let lastLineage: { readonly bytes: Buffer; readonly text: Lineage } | undefined
 
 /** The entry, verified. */
 export function entryOf(raw: RawEntry): EntryRow {
-  const { position, seq, epoch, at, lo, hi, actor, hash, incarnation, update } = raw
-  link.set(incarnation.subarray(0, 16), 0)
-  setUint64(linkView, 16, lo)
-  setUint64(linkView, 24, hi)
-  const document = raw.id as DocumentId
-  if (
-    incarnation.length !== 16 ||
-    hash.length !== 16 ||
-    entryChecksum({ position, document: raw.key, seq, epoch, at, hash, link, actor, update }) !== raw.checksum
-  ) {
-    throw new LogError('corrupt', `entry ${seq} of document ${raw.id} fails its checksum`, { document, position: position as Position })
+  const [position, key, id, lineage, seq, epoch, incarnation, lo, hi, actor, at, hash, checksum, update] = raw
+  const document = id as DocumentId
+  const isWhole = incarnation.length === INCARNATION_BYTES && hash.length === HASH_BYTES
+  if (isWhole) {
+    link.set(incarnation)
+    setUint64(linkView, INCARNATION_BYTES, lo)
+    setUint64(linkView, INCARNATION_BYTES + 8, hi)
+  }
+  if (!isWhole || entryChecksum({ position, document: key, seq, epoch, at, hash, link, actor, update }) !== checksum) {
+    throw new LogError('corrupt', `entry ${seq} of document ${id} fails its checksum`, { document, position: position as Position })
   }
   // Entries of one document come in runs.
-  if (lastLineage === undefined || !lastLineage.bytes.equals(raw.lineage))
-    lastLineage = { bytes: raw.lineage, text: toHex(raw.lineage) as Lineage }
+  if (lastLineage === undefined || !lastLineage.bytes.equals(lineage))
+    lastLineage = { bytes: lineage, text: lineage.toString('hex') as Lineage }
   return { position, seq, epoch, at, lo, hi, document, lineage: lastLineage.text, actor, hash, incarnation, update }
 }

@@ -20,7 +20,14 @@ export interface Refusal {
 export function refusalOf(error: unknown): Refusal {
   if (error instanceof LogError)
     return { failure: error.failure, message: error.message, document: error.document, position: error.position }
-  return { failure: undefined, message: error instanceof Error ? error.message : String(error), document: undefined, position: undefined }
+  return { failure: undefined, message: messageOf(error), document: undefined, position: undefined }
+}
+
+/** What any thrown thing says. An error of a native module loses its class on the way between threads, not its message. */
+function messageOf(error: unknown): string {
+  if (typeof error !== 'object' || error === null || !('message' in error)) return String(error)
+  const { message, code } = error as { readonly message: unknown; readonly code?: unknown }
+  return typeof code === 'string' ? `${String(message)} (${code})` : String(message)
 }
 
 /** A posted error as it is thrown: a `LogError`, or `SyncError('internal')`. */
@@ -82,7 +89,7 @@ export function createThread<Request, Reply>({ module, data, gone, heap }: Threa
     }
   })
   worker.on('error', (error) => {
-    finish(error instanceof Error ? error : new Error(String(error)), false)
+    finish(new Error(messageOf(error), { cause: error }), false)
   })
   worker.on('exit', (code) => {
     finish(new Error(`the thread ended with code ${code}`), false)
