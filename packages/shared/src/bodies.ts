@@ -3,7 +3,7 @@
  */
 import type { Access, Frame } from './frames.ts'
 import type { Field } from './fields.ts'
-import { blob, code, group, id16, list, message, oneOf, optional, readList, string, upTo, varUint } from './fields.ts'
+import { blob, code, group, id16, list, message, oneOf, optional, readList, recurring16, string, upTo, varUint } from './fields.ts'
 import type { ChainHash, IncarnationId, Lineage, Seq } from './ids.ts'
 import { DEFAULT_LIMITS, WIRE_LIMITS } from './limits.ts'
 
@@ -11,7 +11,7 @@ import { DEFAULT_LIMITS, WIRE_LIMITS } from './limits.ts'
 export type Body<T extends Frame['type']> = Omit<Extract<Frame, { readonly type: T }>, 'type'>
 
 // The brands are put on here and in ids.ts only: these are the bytes they come from.
-const incarnation = id16 as Field<IncarnationId>
+const incarnation = recurring16 as Field<IncarnationId>
 const lineage = id16 as Field<Lineage>
 const hash = id16 as Field<ChainHash>
 const seq = varUint as Field<Seq>

@@ -115,6 +115,15 @@ export class ByteWriter {
   }
 }
 
+/** Ids that came lately, each in the one slot its first bytes name. */
+const RECURRING = 1024
+const recurring: ({ readonly bytes: Uint8Array; readonly text: string } | undefined)[] = Array.from({ length: RECURRING })
+
+function isAt(part: Uint8Array, bytes: Uint8Array, at: number): boolean {
+  for (let i = 0; i < part.length; i++) if (part[i] !== bytes[at + i]) return false
+  return true
+}
+
 /** Reads primitives of a message; what it hands out are views of it. After a `fault` every read answers with nothing. */
 export class ByteReader {
   readonly #bytes: Uint8Array
@@ -186,6 +195,22 @@ export class ByteReader {
 
   hex16(): string {
     return toHex(this.raw(16))
+  }
+
+  /** As `hex16`, for ids that come again and again: mostly the very text as last time, which needs no making, hashing and comparing anew. */
+  recurring16(): string {
+    const bytes = this.#bytes
+    const { at } = this
+    if (this.left < 16) return this.hex16()
+    const slot = (((bytes[at] ?? 0) << 8) | (bytes[at + 1] ?? 0)) % RECURRING
+    const known = recurring[slot]
+    if (known !== undefined && isAt(known.bytes, bytes, at)) {
+      this.at += 16
+      return known.text
+    }
+    const text = this.hex16()
+    recurring[slot] = { bytes: bytes.slice(at, at + 16), text }
+    return text
   }
 
   text(max: number, what: string): string {
