@@ -33,6 +33,9 @@ export const id16: Field<string> = {
   read: (reader) => reader.hex16(),
 }
 
+/** The same, for ids that stand in one frame after another. */
+export const recurring16: Field<string> = { ...id16, read: (reader) => reader.recurring16() }
+
 /** Bytes; what is read is a view of the message. */
 export function blob(max: number): Field<Uint8Array> {
   return {
