@@ -13,7 +13,7 @@ import { createSteadyClock } from './steady.ts'
 import type { Store, StoreFactory } from './stores/store.ts'
 import { Tending } from './tending.ts'
 import type { WaitOptions } from './waits.ts'
-import { abortable } from './waits.ts'
+import { abortable, rungOf } from './waits.ts'
 
 /** Options of `createClient`. */
 export interface ClientOptions {
@@ -91,7 +91,8 @@ class RejoinClient implements Client {
     const { random, randomBytes, defaultStore } = platform
     const clock = createSteadyClock(platform.clock)
     const factory = options.store ?? defaultStore?.()
-    if (factory === undefined)
+    // JavaScript callers also pass `memory` without calling it.
+    if (typeof factory?.open !== 'function')
       throw new SyncError('bad_option', 'store: say where this device keeps documents, for example sqlite({ path }) or memory()')
     this.#platform = { ...platform, clock }
     this.#network = platform.network({ url: syncUrl(options.url), token: options.token, clock, random, randomBytes })
@@ -124,7 +125,8 @@ class RejoinClient implements Client {
   }
 
   async wait(options: WaitOptions = {}): Promise<void> {
-    const { to = 'relay', signal } = options
+    const to = rungOf(options)
+    const { signal } = options
     await Promise.all([...this.#entries.values()].map(({ replica }) => replica.waitAll(options)))
     if (to === 'local') return
     await this.#tending.begun(signal)
@@ -150,7 +152,7 @@ class RejoinClient implements Client {
 
   async #close({ waitFor, signal }: NonNullable<Parameters<Client['close']>[0]>): Promise<{ readonly unsent: number }> {
     // Whatever ends the wait, closing goes on; `unsent` says what is left.
-    if (waitFor === 'relay') await this.wait({ to: 'relay', signal }).catch(() => undefined)
+    if (waitFor !== undefined) await this.wait({ to: waitFor, signal }).catch(() => undefined)
     this.#tending.close()
     const entries = [...this.#entries.values()]
     await Promise.all([...entries.map(({ replica }) => replica.close()), ...this.#leaving.values()])

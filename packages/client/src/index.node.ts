@@ -1,7 +1,7 @@
 /**
  * `@rejoin/client` in Node: WebSockets from the `ws` package; the store must be given. The same names as in browsers, so that code for both compiles.
  */
-import { cryptoRandom, systemClock } from '@rejoin/shared'
+import { cryptoRandom, residentClock } from '@rejoin/shared'
 import { WebSocket } from 'ws'
 import { assembleClient } from './assembly.ts'
 import type { Client, ClientOptions } from './client.ts'
@@ -11,7 +11,8 @@ import { webSocketTransport } from './transports/websocket.ts'
 /** A client. Throws `bad_option`. */
 export function createClient(options: ClientOptions): Client {
   return assembleClient(options, {
-    clock: systemClock,
+    // Offline there is no socket that keeps the process: the wait for the next dial must.
+    clock: residentClock,
     random: Math.random,
     randomBytes: cryptoRandom,
     // Compression is off, as the protocol says; a message above the largest of the protocol ends the socket.

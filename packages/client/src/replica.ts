@@ -16,7 +16,7 @@ import type { Status, StorageStatus } from './status.ts'
 import { sameStatus } from './status.ts'
 import type { DocumentStore, Loaded, Notice, OutboxRow, Store } from './stores/store.ts'
 import type { WaitOptions } from './waits.ts'
-import { Gate, Waits } from './waits.ts'
+import { Gate, Waits, rungOf } from './waits.ts'
 
 /** Rows that make it worth asking the store for a trim; it goes by its own count. */
 const TRIM_AFTER = 500
@@ -130,18 +130,20 @@ export class SharedReplica {
   }
 
   /** Waits for one edit of this incarnation. */
-  wait(incarnation: IncarnationId, n: number, { to = 'relay', signal }: WaitOptions = {}): Promise<void> {
-    if (this.#closing !== undefined) return Promise.reject(closedError(this.document))
+  async wait(incarnation: IncarnationId, n: number, options?: WaitOptions): Promise<void> {
+    const to = rungOf(options)
+    const signal = options?.signal
+    if (this.#closing !== undefined) throw closedError(this.document)
     const acked = this.outbox.ackedOf(incarnation)
-    if (n <= acked) return Promise.resolve()
+    if (n <= acked) return undefined
     if (to === 'local') {
-      if (incarnation !== this.incarnation || n <= this.#committed) return Promise.resolve()
-      if (this.#storeError !== undefined) return Promise.reject(this.#storeError)
+      if (incarnation !== this.incarnation || n <= this.#committed) return undefined
+      if (this.#storeError !== undefined) throw this.#storeError
       return this.#local.wait(incarnation, n, signal)
     }
     const refused = this.outbox.refusedOf(incarnation, n)
-    if (refused !== undefined) return Promise.reject(refusedError(refused, n))
-    if (this.#line.isReplaced) return Promise.reject(new SyncError('replaced', `"${this.document}" was deleted or reset`))
+    if (refused !== undefined) throw refusedError(refused, n)
+    if (this.#line.isReplaced) throw new SyncError('replaced', `"${this.document}" was deleted or reset`)
     return this.#relay.wait(incarnation, n, signal)
   }
 

@@ -1,8 +1,8 @@
 /**
  * Who waits for what: promises are made when somebody asks, never before (steps 2 and 5 of the path, as applications see them).
  */
-import { abortError } from '@rejoin/shared'
-import type { IncarnationId, SyncError } from '@rejoin/shared'
+import { SyncError, abortError } from '@rejoin/shared'
+import type { IncarnationId } from '@rejoin/shared'
 
 /** How durable an edit is to be: committed in the device's store, or fsynced in the relay's log. */
 export type Rung = 'local' | 'relay'
@@ -13,6 +13,12 @@ export interface WaitOptions {
   readonly to?: Rung | undefined
   /** Ends the wait: it rejects with `aborted`. */
   readonly signal?: AbortSignal | undefined
+}
+
+/** The rung to wait for. Throws `bad_option` for what is none: a misspelt rung must not pass for a reached one. */
+export function rungOf({ to = 'relay' }: WaitOptions = {}): Rung {
+  if (to !== 'relay' && to !== 'local') throw new SyncError('bad_option', `to: 'local' or 'relay', not ${JSON.stringify(to)}`)
+  return to
 }
 
 interface Waiter {

@@ -6,20 +6,27 @@
 export interface Clock {
   /** Milliseconds since 1970. May jump, in both directions. */
   now(): number
-  /** Calls `run` once, `ms` from now at the earliest; returns the cancellation, which may be called at any time. Never keeps a process alive by itself. */
+  /** Calls `run` once, `ms` from now at the earliest; returns the cancellation, which may be called at any time. */
   after(ms: number, run: () => void): () => void
 }
 
-/** The platform's clock. */
-export const systemClock: Clock = {
-  now: () => Date.now(),
-  after: (ms, run) => {
-    const timer = setTimeout(run, ms)
-    if (typeof timer === 'object') (timer as { unref?: () => void }).unref?.()
-    return () => {
-      clearTimeout(timer)
-    }
-  },
+/** The platform's clock, for work in the background: its timers keep no process alive. */
+export const systemClock: Clock = clockOf((timer) => timer.unref?.())
+
+/** The platform's clock, for a program of its own: its timers keep the process alive, as a client that waits to dial again must. */
+export const residentClock: Clock = clockOf(() => undefined)
+
+function clockOf(begin: (timer: { unref?: () => void }) => void): Clock {
+  return {
+    now: () => Date.now(),
+    after: (ms, run) => {
+      const timer = setTimeout(run, ms)
+      if (typeof timer === 'object') begin(timer)
+      return () => {
+        clearTimeout(timer)
+      }
+    },
+  }
 }
 
 /** Uniform in [0, 1): `Math.random`, or a seeded stand-in in tests. */

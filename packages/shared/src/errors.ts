@@ -127,8 +127,9 @@ export class SyncError extends Error {
 /** Normalises anything thrown, once, at an edge. */
 export function toSyncError(thrown: unknown, code: ErrorCode = 'internal'): SyncError {
   if (thrown instanceof SyncError) return thrown
-  const reason = thrown instanceof Error ? thrown.message : String(thrown)
-  return new SyncError(code, reason, { cause: thrown })
+  // What crossed from another thread or realm is no instance of this one's Error, but has its message.
+  const hasMessage = typeof thrown === 'object' && thrown !== null && 'message' in thrown
+  return new SyncError(code, String(hasMessage ? thrown.message : thrown), { cause: thrown })
 }
 
 /** The error of an aborted signal. */

@@ -28,7 +28,7 @@ export type { Limits } from './limits.ts'
 export type { Access } from './frames.ts'
 
 // Time and chance, as arguments
-export { systemClock } from './clock.ts'
+export { residentClock, systemClock } from './clock.ts'
 export type { Clock, Random } from './clock.ts'
 export { backoff } from './backoff.ts'
 export type { BackoffOptions } from './backoff.ts'
