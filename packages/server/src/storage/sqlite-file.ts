@@ -68,6 +68,9 @@ export function openToWrite(directory: string, synchronous: Synchronous = 'FULL'
     migrate(db)
   } catch (error) {
     db.close()
+    // SQLite's own error class does not survive the way between threads.
+    if (error instanceof Database.SqliteError)
+      throw new SyncError('store_failed', `${logPath(directory)} cannot be opened: ${error.message} (${error.code})`, { cause: error })
     throw error
   }
   return db
