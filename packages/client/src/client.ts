@@ -60,6 +60,9 @@ interface Entry {
   counted: Status
 }
 
+/** What a tab had no time to tell before it died is found by looking, this often, in ms. */
+const LOOK_MS = 60_000
+
 const EMPTY: Status = {
   connection: { name: 'connecting' },
   storage: { name: 'memory' },
@@ -86,6 +89,7 @@ class RejoinClient implements Client {
   readonly #sums = { local: 0, relay: 0, quarantined: 0, held: 0 }
   #storage: StorageStatus = { name: 'memory', reason: 'the store is being opened' }
   #closing: Promise<{ readonly unsent: number }> | undefined
+  #cancelLook: () => void = () => undefined
 
   constructor(options: ClientOptions, platform: Platform) {
     const { random, randomBytes, defaultStore } = platform
@@ -154,6 +158,7 @@ class RejoinClient implements Client {
     // Whatever ends the wait, closing goes on; `unsent` says what is left.
     if (waitFor !== undefined) await this.wait({ to: waitFor, signal }).catch(() => undefined)
     this.#tending.close()
+    this.#cancelLook()
     const entries = [...this.#entries.values()]
     await Promise.all([...entries.map(({ replica }) => replica.close()), ...this.#leaving.values()])
     const unsent = this.status.get().pending.relay
@@ -226,7 +231,17 @@ class RejoinClient implements Client {
       this.#tending.notice(notice.document)
     })
     this.#tending.begin()
+    this.#lookLater()
     this.#tell()
+  }
+
+  #lookLater(): void {
+    if (this.#closing !== undefined) return
+    this.#cancelLook = this.#platform.clock.after(LOOK_MS, () => {
+      this.#tending.look()
+      for (const { replica } of this.#entries.values()) replica.look()
+      this.#lookLater()
+    })
   }
 
   #storeFailed(thrown: unknown): void {

@@ -167,6 +167,11 @@ export class SharedReplica {
     if (incarnations.length > 0) this.#adoption?.reread()
   }
 
+  /** Another tab may have died between its commit and its notice. */
+  look(): void {
+    if (this.#closing === undefined) this.#adoption?.reread()
+  }
+
   /** Sends a refused edit again, for example after a limit was raised. Returns whether there is one. */
   retry(incarnation: IncarnationId, n: number): boolean {
     const row = this.outbox.retry(incarnation, n)

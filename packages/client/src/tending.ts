@@ -78,6 +78,11 @@ export class Tending {
     this.#recount()
   }
 
+  /** Counts again, in case somebody died before telling. */
+  look(): void {
+    this.#recount()
+  }
+
   /** A replica of the document is about to be opened: the store's handle on it must be free. */
   async yield(document: DocumentId): Promise<void> {
     const watch = this.#watched.get(document)
@@ -117,6 +122,8 @@ export class Tending {
         this.#stale = false
         const counts = await store.pending()
         this.#counts = new Map(counts.map(({ document, rows, refused }) => [document, { rows, refused }]))
+        // Nothing is left that waits behind a refused edit: what comes next is tended.
+        for (const document of this.#parked) if (!this.#counts.has(document)) this.#parked.delete(document)
         this.#begun.open()
         this.#host.changed()
         this.#tend(store)
