@@ -306,6 +306,47 @@ describe('grants', () => {
     mallory.send(push(handle, newIncarnationId(), 1, forged))
     expect(await mallory.next('nack')).toMatchObject({ code: 'foreign_client' })
     mallory.send(push(handle, newIncarnationId(), 1, forged, { kind: 'state' }))
-    expect(await mallory.next('ack')).toMatchObject({ seq: 2 })
+    expect(await mallory.next('nack')).toMatchObject({ code: 'foreign_client' })
+    alice.send(push(handle, writer.incarnation, 2, forged))
+    expect(await alice.next('ack')).toMatchObject({ n: 2, seq: 2 })
+    expect(await entriesOf(relay.log, 'd')).toMatchObject([{ actor: 'alice' }, { actor: 'alice' }])
+  })
+
+  it('let a state push repeat what others wrote, and bring what the relay lost without making it its author’s', async () => {
+    const relay = createTestRelay({ authorize: ({ token }) => Promise.resolve({ principal: token, documents: documents('write') }) })
+    const [{ peer: alice, handle }, { peer: bob }] = [await opened(relay, 'd', 'alice'), await opened(relay, 'd', 'bob')]
+    const [writer, own] = [new Writer(), new Writer()]
+    for (let i = 0; i < 3; i++) writer.edit()
+    bob.send(push(handle, newIncarnationId(), 1, Y.encodeStateAsUpdate(writer.doc), { kind: 'state' }))
+    expect(await bob.next('ack')).toMatchObject({ seq: 1 })
+    alice.send(push(handle, writer.incarnation, 1, writer.between(1, 3), { hi: 3 }))
+    expect(await alice.next('ack')).toMatchObject({ n: 3, seq: 1 })
+    alice.send(writer.push(handle))
+    expect(await alice.next('ack')).toMatchObject({ n: 4, seq: 2 })
+    Y.applyUpdate(own.doc, Y.encodeStateAsUpdate(writer.doc))
+    own.edit()
+    bob.send(push(handle, newIncarnationId(), 1, Y.encodeStateAsUpdate(own.doc), { kind: 'state' }))
+    expect(await bob.next('ack')).toMatchObject({ seq: 3 })
+  })
+
+  it.each([
+    ['adds nothing', false],
+    ['adds a deletion only', true],
+  ])('do not acknowledge an edit that %s because another principal wrote under its Yjs client id', async (_what, deletes) => {
+    const relay = createTestRelay({ authorize: ({ token }) => Promise.resolve({ principal: token, documents: documents('write') }) })
+    const [{ peer: alice, handle }, { peer: mallory }] = [await opened(relay, 'd', 'alice'), await opened(relay, 'd', 'mallory')]
+    const writer = new Writer()
+    const forged = new Y.Doc()
+    forged.clientID = writer.doc.clientID
+    forged.getText('t').insert(0, 'forged')
+    mallory.send(push(handle, newIncarnationId(), 1, Y.encodeStateAsUpdate(forged)))
+    await mallory.next('ack')
+    alice.send(
+      writer.push(handle, (doc) => {
+        doc.getText('t').insert(0, 'truth')
+        if (deletes) doc.getText('t').delete(1, 2)
+      }),
+    )
+    expect(await alice.next('nack')).toMatchObject({ code: 'foreign_client', expected: 1 })
   })
 })

@@ -22,7 +22,14 @@ export interface Admission {
 }
 
 /** What is said of an update. */
-export type Verdict = Admitted | { readonly type: 'nothing' } | Refused
+export type Verdict = Admitted | Nothing | Refused
+
+/** It integrates, and all of it is here. */
+export interface Nothing {
+  readonly type: 'nothing'
+  /** Yjs client ids whose structs it holds. */
+  readonly named: readonly number[]
+}
 
 /** It integrates and adds something. `absorb` makes it count. */
 export interface Admitted {
@@ -31,6 +38,8 @@ export interface Admitted {
   readonly update: Uint8Array
   /** Yjs client ids that it writes new structs under. */
   readonly clients: readonly number[]
+  /** Yjs client ids whose structs it holds, new or known. */
+  readonly named: readonly number[]
   readonly change: Change
 }
 
@@ -53,7 +62,6 @@ interface Change {
 export const SLICE_BYTES: number = 128 * 1024
 
 const FORMAT = 1
-const NOTHING: Verdict = { type: 'nothing' }
 const GAP: Verdict = { type: 'refused', code: 'gap', message: 'the update leans on edits that are not here' }
 /** What the log holds was judged when it came in, perhaps by other limits. */
 const NO_LIMITS: UpdateLimits = { edit: Infinity, structs: Infinity, depth: 1000, key: Infinity }
@@ -173,9 +181,10 @@ function conclude(state: Admission, scan: UpdateScan): Verdict {
     clocks.push(block.client, block.end)
     clients.push(block.client)
   }
-  if (clients.length === 0 && scan.deletes.length === 0) return NOTHING
+  const named = clients.length === scan.blocks.length ? clients : scan.blocks.map(({ client }) => client)
+  if (clients.length === 0 && scan.deletes.length === 0) return { type: 'nothing', named }
   const update = scan.stale ? trimUpdate(scan) : scan.bytes
-  return { type: 'admitted', update, clients, change: { revision: state.revision, clocks, gone: scan.gone, deletes: scan.deletes } }
+  return { type: 'admitted', update, clients, named, change: { revision: state.revision, clocks, gone: scan.gone, deletes: scan.deletes } }
 }
 
 /** Adds triples whose clients are all there, in runs of one client with ascending starts. */

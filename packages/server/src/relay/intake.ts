@@ -4,7 +4,7 @@
  */
 import type { ChainHash, Clock, DocumentId, ErrorCode, IncarnationId, Limits, Seq } from '@rejoin/shared'
 import type { DocumentHead, LogError, LogReader } from '../log/log.ts'
-import type { Admission, Admitted, Admitting, Verdict } from './admission.ts'
+import type { Admission, Admitted, Admitting, Nothing, Verdict } from './admission.ts'
 import { SLICE_BYTES, absorb, admit, beginAdmitting, createAdmission, stateVectorOf } from './admission.ts'
 import type { Nack, Push } from './attach.ts'
 import { closeGate, isGated } from './gates.ts'
@@ -202,14 +202,27 @@ export class Intake {
 
   #conclude(push: Push, numbered: Numbered, verdict: Verdict): void {
     if (verdict.type === 'refused') this.#refuse(push, numbered, verdict.code, verdict.message)
-    else if (verdict.type === 'nothing') this.#enter(push, 'nothing', this.#taken as Seq, undefined)
-    else if (push.author.strict && push.kind === 'edit' && !this.#owners.allows(verdict.clients, push.author.principal)) {
+    else if (this.#isForeign(push, verdict))
       this.#refuse(push, numbered, 'foreign_client', 'the update goes on under a Yjs client id of another principal')
-    } else this.#append(push, verdict)
+    else if (verdict.type === 'nothing') this.#enter(push, 'nothing', this.#taken as Seq, undefined)
+    else this.#append(push, verdict)
+  }
+
+  /**
+   * Whether it writes under a Yjs client id of another principal: no edit may, and a state push, which repeats what others wrote, only where nobody is known
+   * to own. An edit under one id that is another's, all known, was written in its place before it came: an ack would say that it is here. Under several ids it
+   * is an import, of which some may well be known.
+   */
+  #isForeign({ author, kind }: Push, verdict: Admitted | Nothing): boolean {
+    if (!author.strict) return false
+    const { named } = verdict
+    if (verdict.type === 'admitted' && !this.#owners.allows(verdict.clients, author.principal)) return true
+    return kind === 'edit' && named.length === 1 && !this.#owners.allows(named, author.principal)
   }
 
   #append(push: Push, verdict: Admitted): void {
     absorb(this.#admission, verdict)
+    // A state push carries what others wrote and the relay lost: that does not make it the author's.
     if (push.author.strict && push.kind === 'edit') this.#owners.remember(verdict.clients, push.author.principal)
     this.#bytes += verdict.update.length
     this.#enter(push, 'entry', ++this.#taken as Seq, verdict.update)

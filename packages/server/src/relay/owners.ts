@@ -9,9 +9,13 @@ const KEPT = 10_000
 /** The owners of one document's client ids. */
 export class Owners {
   readonly #principals = new Map<number, string>()
+  /** The only principal that wrote so far; with one, nothing needs to be looked up. */
+  #only: string | undefined
+  #several = false
 
   /** Whether none of `clients` is another's. */
   allows(clients: readonly number[], principal: string): boolean {
+    if (!this.#several && (this.#only === undefined || this.#only === principal)) return true
     for (const client of clients) {
       const owner = this.#principals.get(client)
       if (owner !== undefined && owner !== principal) return false
@@ -20,6 +24,8 @@ export class Owners {
   }
 
   remember(clients: readonly number[], principal: string): void {
+    if (this.#only === undefined) this.#only = principal
+    else if (this.#only !== principal) this.#several = true
     for (const client of clients) {
       if (this.#principals.has(client)) continue
       if (this.#principals.size >= KEPT) this.#forgetOldest()
