@@ -39,15 +39,20 @@ export class Adoption {
     return sum
   }
 
-  /** Takes note of the document's rows; those that nobody holds become ours. */
-  meet(rows: readonly OutboxRow[]): void {
+  /** Takes note of the document's rows. */
+  count(rows: readonly OutboxRow[]): void {
     const others = new Map<IncarnationId, number>()
     for (const { incarnation, refused } of rows) {
       if (this.#outbox.has(incarnation)) continue
       others.set(incarnation, (others.get(incarnation) ?? 0) + (refused === undefined ? 1 : 0))
     }
     this.#others = others
-    for (const incarnation of others.keys()) if (!this.#held.has(incarnation)) void this.#adopt(incarnation)
+  }
+
+  /** Takes note of the document's rows; those that nobody holds become ours. */
+  meet(rows: readonly OutboxRow[]): void {
+    this.count(rows)
+    for (const incarnation of this.#others.keys()) if (!this.#held.has(incarnation)) void this.#adopt(incarnation)
     this.#listener.changed()
   }
 

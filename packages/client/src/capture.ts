@@ -22,6 +22,8 @@ export interface CaptureListener {
   edit(update: Uint8Array): number
   /** The application applied something that Yjs cannot integrate yet: to be stored, but not sent before it is integrated. */
   pending(update: Uint8Array): void
+  /** Yjs gave up in the middle of a transaction: it tells nothing of what is done to this document from now on. */
+  broken(): void
 }
 
 /** Watches a Y.Doc for as long as it lives or until `end`. */
@@ -32,6 +34,7 @@ export class Capture {
   #parts: Uint8Array[] = []
   #foreign = false
   #pendingBefore: PendingMark = NONE
+  #isLooking = false
 
   constructor(doc: Y.Doc, listener: CaptureListener) {
     this.#doc = doc
@@ -48,6 +51,27 @@ export class Capture {
     return this.#batch
   }
 
+  /** Runs a change of the application, and looks at once whether Yjs survived it. */
+  transact<T>(change: () => T): T {
+    const isOutermost = isAtRest(this.#doc)
+    try {
+      return this.#doc.transact(change)
+    } finally {
+      if (isOutermost) this.#look()
+    }
+  }
+
+  /** Ends, and lets every later change of the document throw: the document would take it, and nobody would hear of it. */
+  refuse(error: Error): void {
+    this.end()
+    this.#doc.on('beforeTransaction', () => {
+      // Yjs is not yet where it would do this by itself, and would take the next change for a part of this one.
+      this.#doc._transaction = null
+      this.#doc._transactionCleanups.pop()
+      throw error
+    })
+  }
+
   end(): void {
     this.#left()
     this.#doc.off('beforeAllTransactions', this.#begin)
@@ -58,6 +82,15 @@ export class Capture {
 
   readonly #begin = (): void => {
     this.#pendingBefore = markPending(this.#doc)
+    if (this.#isLooking) return
+    this.#isLooking = true
+    // Transactions are synchronous: by then they are over.
+    queueMicrotask(this.#look)
+  }
+
+  readonly #look = (): void => {
+    this.#isLooking = false
+    if (!isAtRest(this.#doc)) this.#listener.broken()
   }
 
   readonly #note = (transaction: Y.Transaction): void => {
@@ -95,7 +128,12 @@ export class Capture {
 /** What came of applying updates. `pending`: something that was not pending before waits for what is missing. `failed`: one of them could not be read. */
 export type Applied = 'whole' | 'pending' | 'failed'
 
-/** Applies updates in one transaction. `tidy`: Yjs may remove superfluous formatting marks afterwards, as an edit of this replica. */
+/** Whether no transaction is under way. Where none can be, as between two tasks, one that is was left by an error, and stays: of what follows Yjs tells nothing. */
+export function isAtRest({ _transaction, _transactionCleanups }: Y.Doc): boolean {
+  return _transaction === null && _transactionCleanups.length === 0
+}
+
+/** Applies updates in one transaction, never inside another. `tidy`: Yjs may remove superfluous formatting marks afterwards, as an edit of this replica. Never throws. */
 export function applyUpdates(doc: Y.Doc, updates: readonly Uint8Array[], origin: symbol, tidy: boolean): Applied {
   const before = markPending(doc)
   let good = true
@@ -105,21 +143,27 @@ export function applyUpdates(doc: Y.Doc, updates: readonly Uint8Array[], origin:
   }
   if (!tidy) doc.on('afterTransaction', hush)
   // Observers of the application run at its end, when everything is integrated: one that throws must not keep from the store what the cursor counts as held.
-  shielded(() =>
-    doc.transact(() => {
-      for (const update of updates) {
-        try {
-          Y.applyUpdate(doc, update, origin)
-        } catch {
-          // Yjs is neither atomic nor total here: the caller treats the whole as not to be trusted.
-          good = false
+  shielded(() => {
+    try {
+      doc.transact(() => {
+        for (const update of updates) {
+          try {
+            Y.applyUpdate(doc, update, origin)
+          } catch {
+            // Yjs is neither atomic nor total here: the caller treats the whole as not to be trusted.
+            good = false
+          }
         }
-      }
-    }, origin),
-  )
+      }, origin)
+    } catch (error) {
+      // Yjs itself, cleaning up what is nested deeper than the stack: whoever captures this document is told.
+      if (!isAtRest(doc)) good = false
+      else throw error
+    }
+  })
   if (!tidy) doc.off('afterTransaction', hush)
   const after = markPending(doc)
-  if (!good) return 'failed'
+  if (!good || !isAtRest(doc)) return 'failed'
   return before === NONE && after !== NONE ? 'pending' : 'whole'
 }
 

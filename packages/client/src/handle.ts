@@ -5,7 +5,8 @@ import { SyncError } from '@rejoin/shared'
 import type { DocumentId, ErrorCode, Readable } from '@rejoin/shared'
 import type * as Y from 'yjs'
 import type { Presence } from './presence.ts'
-import type { Progress, SharedReplica } from './replica.ts'
+import type { Progress } from './replica-options.ts'
+import type { SharedReplica } from './replica.ts'
 import type { Status } from './status.ts'
 import type { OutboxRow } from './stores/store.ts'
 import type { WaitOptions } from './waits.ts'
@@ -50,13 +51,13 @@ export interface Replica {
   readonly progress: Readable<Progress | undefined>
   readonly quarantine: Quarantine
   /**
-   * Runs `change` as one edit. Throws `not_loaded` before `whenLoaded`, `closed` after `close`, `bad_option` for an async function, and what `change` throws; what it had changed by then is an edit all the same.
+   * Runs `change` as one edit. Throws `not_loaded` before `whenLoaded`, `closed` after `close`, `internal` when Yjs failed on the document, `bad_option` for an async function, and what `change` throws; what it had changed by then is an edit all the same.
    * Inside another edit, or inside a transaction of yours, it is part of that one.
    */
   edit<T>(change: () => T): Edit<T>
   /** Waits for every edit of this document so far. Rejects with the first one that was refused for good; stays pending while offline. */
   wait(options?: WaitOptions): Promise<void>
-  /** Resolves when the device's store has been read. Needs no network. Rejects with `store_in_use`, `closed` or `aborted`. */
+  /** Resolves when the device's store has been read. Needs no network. Rejects with `store_in_use`, `internal` (Yjs fails on what is stored), `closed` or `aborted`. */
   whenLoaded(options?: { readonly signal?: AbortSignal | undefined }): Promise<void>
   /** Resolves when everything up to the relay's head, as told when the present connection began, is applied. */
   whenSynced(options?: { readonly signal?: AbortSignal | undefined }): Promise<void>
@@ -96,7 +97,7 @@ function makeEdit<T>(shared: SharedReplica, change: () => T): Edit<T> {
   if (change.constructor.name === 'AsyncFunction') throw asyncEdit()
   const { batch, next } = shared.batch
   // No origin of ours: undo managers and bindings see an ordinary local transaction.
-  const value = shared.ydoc.transact(change)
+  const value = shared.transact(change)
   if (isThenable(value)) throw asyncEdit()
   const { incarnation } = shared
   const wait = async (options?: WaitOptions): Promise<void> => {

@@ -26,7 +26,7 @@ export function createClient(options: ClientOptions): Client {
 // Documents
 export type { Client, ClientOptions } from './client.ts'
 export type { Edit, Quarantine, QuarantinedEdit, Replica } from './handle.ts'
-export type { Progress } from './replica.ts'
+export type { Progress } from './replica-options.ts'
 export type { Presence } from './presence.ts'
 
 // What is true now

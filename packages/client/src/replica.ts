@@ -2,42 +2,26 @@
  * One document on this device (steps 1 to 3 of the path), shared by all its handles: loads it, captures its edits, commits them, and hands them to the exchange.
  */
 import { SyncError, createReadable, newIncarnationId, toSyncError } from '@rejoin/shared'
-import type { Clock, DocumentId, ErrorCode, IncarnationId, Random, RandomBytes, Readable } from '@rejoin/shared'
+import type { DocumentId, IncarnationId, Readable } from '@rejoin/shared'
 import * as Y from 'yjs'
 import { Adoption } from './adoption.ts'
 import type { Batch } from './capture.ts'
-import { Capture, ORIGINS, applyUpdates, foldUpdates } from './capture.ts'
+import { Capture, ORIGINS, applyUpdates, foldUpdates, isAtRest } from './capture.ts'
 import { Commits } from './commits.ts'
 import { loadDocument } from './load.ts'
-import type { Line, LineHost, Network } from './network.ts'
+import type { Line, LineHost } from './network.ts'
 import { Outbox } from './outbox.ts'
 import { PresenceChannel } from './presence.ts'
-import type { Status, StorageStatus } from './status.ts'
+import { brokenError, closedError, refusedError } from './reasons.ts'
+import type { Progress, ReplicaOptions } from './replica-options.ts'
+import type { ConnectionStatus, Status, StorageStatus } from './status.ts'
 import { sameStatus } from './status.ts'
-import type { DocumentStore, Loaded, Notice, OutboxRow, Store } from './stores/store.ts'
+import type { DocumentStore, Loaded, Notice, OutboxRow } from './stores/store.ts'
 import type { WaitOptions } from './waits.ts'
 import { Gate, Waits, rungOf } from './waits.ts'
 
 /** Rows that make it worth asking the store for a trim; it goes by its own count. */
 const TRIM_AFTER = 500
-
-export interface ReplicaOptions {
-  readonly document: DocumentId
-  readonly network: Network
-  /** Rejects when the device's store cannot be opened. */
-  readonly store: Promise<Store>
-  readonly clock: Clock
-  readonly random: Random
-  readonly randomBytes: RandomBytes
-  /** Status may have changed, or the outbox may be empty now. */
-  readonly onChange: () => void
-}
-
-/** State fragments on their way, in bytes. */
-export interface Progress {
-  readonly received: number
-  readonly total: number
-}
 
 /** One document on this device. Applications see it through handles (handle.ts). */
 export class SharedReplica {
@@ -67,6 +51,8 @@ export class SharedReplica {
   #storage: StorageStatus = { name: 'memory', reason: 'the store is being opened' }
   #working: StorageStatus = this.#storage
   #storeError: SyncError | undefined
+  /** Yjs failed on the document: this replica takes and exchanges nothing more. */
+  #broken: { readonly error: SyncError; readonly connection: ConnectionStatus } | undefined
   /** Last number given to an edit, last one in the store, last one in the outbox. */
   #last = 0
   #committed = 0
@@ -105,6 +91,7 @@ export class SharedReplica {
     this.#capture = new Capture(this.ydoc, {
       edit: (update) => this.#onEdit(update),
       pending: (update) => this.#commits.add({ updates: [update] }),
+      broken: () => this.#onBroken(),
     })
     this.#line = network.join(this.#host())
     this.presence = new PresenceChannel(this.ydoc, clock, (awareness) => this.#line.announce(awareness))
@@ -122,8 +109,14 @@ export class SharedReplica {
     return { batch: this.#capture.batch, next: this.#last + 1 }
   }
 
+  /** Runs a change of the application. */
+  transact<T>(change: () => T): T {
+    return this.#capture.transact(change)
+  }
+
   /** Throws unless edits may be made. */
   assertEditable(): void {
+    if (this.#broken !== undefined) throw this.#broken.error
     if (this.#closing !== undefined || this.isDestroyed) throw new SyncError('closed', `the replica of "${this.document}" is closed`)
     if (this.loaded.isOpen) return
     throw this.loaded.error ?? new SyncError('not_loaded', `the replica of "${this.document}" is not loaded yet`)
@@ -144,6 +137,7 @@ export class SharedReplica {
     const refused = this.outbox.refusedOf(incarnation, n)
     if (refused !== undefined) throw refusedError(refused, n)
     if (this.#line.isReplaced) throw new SyncError('replaced', `"${this.document}" was deleted or reset`)
+    if (this.#broken !== undefined) throw this.#broken.error
     return this.#relay.wait(incarnation, n, signal)
   }
 
@@ -158,7 +152,7 @@ export class SharedReplica {
 
   /** Another tab committed. */
   notice({ updates, incarnations }: Notice): void {
-    if (this.#closing !== undefined) return
+    if (this.#closing !== undefined || this.#broken !== undefined) return
     if (updates.length > 0) {
       this.#isNew = false
       applyUpdates(this.ydoc, updates, ORIGINS.store, false)
@@ -187,7 +181,7 @@ export class SharedReplica {
     if (this.loaded.error !== undefined) return true
     const isCommitted =
       this.loaded.isOpen && this.#offered === this.#last && (this.#storeError !== undefined || this.status.get().pending.local === 0)
-    return isCommitted && (this.#adoption?.elsewhere ?? 0) === 0 && this.outbox.count().free === 0
+    return isCommitted && (this.#broken !== undefined || ((this.#adoption?.elsewhere ?? 0) === 0 && this.outbox.count().free === 0))
   }
 
   /** Ends it: what was made so far is committed first. */
@@ -264,6 +258,9 @@ export class SharedReplica {
         changed: () => this.#changed(),
         trouble: (thrown) => this.#storeTrouble(thrown),
       })
+      this.#adoption.count(outbox)
+      if (!isAtRest(this.ydoc)) this.#onBroken()
+      if (this.#broken !== undefined) return this.#changed()
       this.#adoption.meet(outbox)
       // What another tab told while this one was reading may not be in what it read.
       if (this.#isNoticed) this.#adoption.reread()
@@ -274,7 +271,7 @@ export class SharedReplica {
   }
 
   #begin(cursor: Loaded['cursor']): void {
-    if (this.#closing !== undefined) return
+    if (this.#closing !== undefined || this.#broken !== undefined) return
     this.loaded.open()
     this.#line.begin(cursor)
     this.#changed()
@@ -288,12 +285,25 @@ export class SharedReplica {
     this.#local.end(error)
     this.#commits.abandon(error)
     if (error.code === 'store_in_use') {
-      this.loaded.fail(error)
-      this.synced.fail(error)
+      for (const gate of [this.loaded, this.synced]) gate.fail(error)
       this.#changed()
     } else {
       this.#begin(undefined)
     }
+  }
+
+  /** What was made so far is committed, and stays in the store. */
+  #onBroken(): void {
+    if (this.#closing !== undefined || this.#broken !== undefined) return
+    const error = brokenError(this.document)
+    this.#broken = { error, connection: { name: 'closed', reason: error.reason } }
+    this.#capture.refuse(error)
+    this.#line.end()
+    this.presence.offline()
+    this.#relay.end(error)
+    this.synced.shut()
+    for (const gate of [this.loaded, this.synced]) gate.fail(error)
+    this.#changed()
   }
 
   #onEdit(update: Uint8Array): number {
@@ -352,12 +362,8 @@ export class SharedReplica {
   /** Rows of a tab that is gone. They may have been committed after this replica was loaded, by a tab that had no time to tell. */
   #onAdopted(rows: readonly OutboxRow[]): void {
     this.#isNew = false
-    applyUpdates(
-      this.ydoc,
-      rows.map(({ update }) => update),
-      ORIGINS.store,
-      false,
-    )
+    const updates = rows.map(({ update }) => update)
+    applyUpdates(this.ydoc, updates, ORIGINS.store, false)
     this.#line.want()
   }
 
@@ -382,7 +388,7 @@ export class SharedReplica {
     const local = this.#last - Math.max(this.#committed, outbox.ackedOf(this.incarnation))
     const closed = this.#closing !== undefined
     const next: Status = {
-      connection: closed ? { name: 'closed' } : this.#options.network.status.get(),
+      connection: closed ? { name: 'closed' } : (this.#broken?.connection ?? this.#options.network.status.get()),
       storage: this.#storage,
       pending: { local, relay },
       held: relay > 0 && this.#line.isHeld,
@@ -391,14 +397,4 @@ export class SharedReplica {
     if (!sameStatus(this.status.get(), next)) this.#setStatus(next)
     this.#options.onChange()
   }
-}
-
-function closedError(document: DocumentId): SyncError {
-  return new SyncError('closed', `the replica of "${document}" is closed`)
-}
-
-/** Why edit `n` will not reach the relay: it was refused, or waits behind one that was. */
-function refusedError({ refused, incarnation, n }: OutboxRow, wanted: number): SyncError {
-  const which = n === wanted ? 'the edit was refused' : `the edit waits behind ${incarnation}/${n}, which was refused`
-  return new SyncError((refused?.code ?? 'internal') as ErrorCode, `${which}: ${refused?.message ?? ''}`)
 }
