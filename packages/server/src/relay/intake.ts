@@ -10,7 +10,7 @@ import type { Nack, Push } from './attach.ts'
 import { closeGate, isGated } from './gates.ts'
 import type { Item, Ledger, LedgerDocument } from './ledger.ts'
 import type { Numbered } from './numbering.ts'
-import { Numbering, placeOf } from './numbering.ts'
+import { ASKED, Numbering, placeOf } from './numbering.ts'
 import { Owners } from './owners.ts'
 
 /** What an intake needs. */
@@ -86,6 +86,7 @@ export class Intake {
 
   push(push: Push): void {
     if (this.#state === 'closed') this.#turnAway(push)
+    else if (!this.#numbering.mayAsk(push.incarnation)) this.#putOff(push)
     else if (this.#state !== 'ready' || this.#pushes.length > 0) {
       this.#pushes.push(push)
       // What will be asked for anyway is asked for now.
@@ -139,6 +140,16 @@ export class Intake {
   #turnAway(push: Push): void {
     const message = 'the relay cannot read this document from its log'
     push.author.nacked(push, { expected: push.lo, code: 'internal', retryAfter: RETRY_MS, message })
+  }
+
+  /** Nothing of its incarnation waits here, or that would be asked for already. */
+  #putOff(push: Push): void {
+    const { author, incarnation, lo } = push
+    if (isGated(author, push)) author.passed(push)
+    else {
+      closeGate(author, incarnation, lo)
+      author.nacked(push, { expected: lo, code: 'too_many', retryAfter: RETRY_MS, message: `more than ${ASKED} incarnations at a time` })
+    }
   }
 
   /** Whatever waits, as far as it can be taken now. */

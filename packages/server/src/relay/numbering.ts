@@ -28,12 +28,19 @@ export function placeOf({ taken }: Numbered, lo: number, hi: number): 'gap' | 'a
   return hi <= taken ? 'again' : 'next'
 }
 
-/** Incarnations remembered a document, as a count. */
+/** Incarnations remembered a document, as a count; more only while they are asked for or under way. */
 const KEPT = 1000
+/** Looks for one to forget, each time one is added. */
+const LOOKS = 16
+/** Incarnations of a document that the log may be asked for at a time. */
+export const ASKED: number = 10_000
 
 /** The incarnations of one document. */
 export class Numbering {
   readonly #byIncarnation = new Map<IncarnationId, Numbered>()
+  /** Where the next look is. */
+  #hand: Iterator<[IncarnationId, Numbered], undefined> = this.#byIncarnation.entries()
+  #asking = 0
 
   /** What is known of `incarnation`, when the log was asked. */
   get(incarnation: IncarnationId): Numbered | undefined {
@@ -43,17 +50,26 @@ export class Numbering {
     return numbered
   }
 
+  /** Whether `incarnation` is known or being asked for, or may be. */
+  mayAsk(incarnation: IncarnationId): boolean {
+    if (this.#asking < ASKED) return true
+    const numbered = this.#byIncarnation.get(incarnation)
+    return numbered !== undefined && (numbered.known || numbered.asked)
+  }
+
   /** Whether the log is to be asked for `incarnation` now; it is then being asked. */
   ask(incarnation: IncarnationId): boolean {
     const numbered = this.#at(incarnation)
     if (numbered.known || numbered.asked) return false
     numbered.asked = true
+    this.#asking++
     return true
   }
 
   /** Takes what the log has found. */
   found(incarnation: IncarnationId, acked: { readonly n: number; readonly seq: Seq } | undefined): void {
     const numbered = this.#at(incarnation)
+    if (numbered.asked) this.#asking--
     numbered.known = true
     numbered.asked = false
     if (acked === undefined || acked.n <= numbered.durable) return
@@ -83,6 +99,7 @@ export class Numbering {
 
   /** Forgets everything: what was under way did not reach the log. */
   clear(): void {
+    this.#asking = 0
     this.#byIncarnation.clear()
   }
 
@@ -93,25 +110,31 @@ export class Numbering {
   #at(incarnation: IncarnationId): Numbered {
     let numbered = this.#byIncarnation.get(incarnation)
     if (numbered === undefined) {
-      if (this.#byIncarnation.size >= KEPT) this.#forgetOne()
+      this.#forget()
       numbered = { taken: 0, durable: 0, seq: 0 as Seq, known: false, asked: false, underWay: 0, used: true }
       this.#byIncarnation.set(incarnation, numbered)
     }
     return numbered
   }
 
-  /** Second chance: a queue in which whoever was used since its last turn goes to the end. */
-  #forgetOne(): void {
-    let looks = 2 * this.#byIncarnation.size
-    for (const [incarnation, numbered] of this.#byIncarnation) {
-      if (looks-- === 0) return
+  /**
+   * Second chance, round and round: whoever was used since the last look stays. It looks at a few only, so that adding many costs each the same, and forgets two
+   * where it can, so that what grew while all were in use shrinks again.
+   */
+  #forget(): void {
+    let over = Math.min(2, this.#byIncarnation.size - KEPT + 1)
+    for (let looks = LOOKS; over > 0 && looks > 0; looks--) {
+      const { value: next } = this.#hand.next()
+      if (next === undefined) {
+        this.#hand = this.#byIncarnation.entries()
+        continue
+      }
+      const [incarnation, numbered] = next
       if (numbered.underWay === 0 && !numbered.asked && !numbered.used) {
         this.#byIncarnation.delete(incarnation)
-        return
+        over--
       }
       numbered.used = false
-      this.#byIncarnation.delete(incarnation)
-      this.#byIncarnation.set(incarnation, numbered)
     }
   }
 }
