@@ -15,6 +15,7 @@ import type { Log } from '#server/log/log.js'
 import type { SinkSpec } from '#server/sinks/sink.js'
 import { sqlite } from '#server/sinks/sqlite.js'
 import { openSqliteLog } from '#server/storage/sqlite.js'
+import { crowdUpdate } from '../support/forged-updates.ts'
 import { mirrorRows } from '../support/mirror.ts'
 import { until } from '../support/until.ts'
 
@@ -28,12 +29,17 @@ describe('the mirror', () => {
   const events: WorkerEvent[] = []
   const devices = new Map<string, { doc: Y.Doc; incarnation: IncarnationId; n: number }>()
 
-  const start = (schema: Schema = PETS, sinks: Record<string, SinkSpec> = { mirror: sqlite({ path: mirror }) }): Forwarding => {
+  const start = (
+    schema: Schema = PETS,
+    sinks: Record<string, SinkSpec> = { mirror: sqlite({ path: mirror }) },
+    patience?: number,
+  ): Forwarding => {
     const forwarding = startForwarding({
       logDirectory: folder,
       viewPath: join(folder, 'view.db'),
       schema,
       sinks,
+      patience,
       onWorker: (event) => events.push(event),
     })
     running.push(forwarding)
@@ -61,6 +67,13 @@ describe('the mirror', () => {
         update: Y.encodeStateAsUpdate(device.doc, before),
       },
     ])
+    for (const forwarding of running) forwarding.poke()
+  }
+  /** An update that no client of ours would write, durable in the log. */
+  const forge = async (name: string, update: Uint8Array): Promise<void> => {
+    const { seq } = await log.open(name as DocumentId)
+    const fields = { incarnation: newIncarnationId(), lo: 1, hi: 1, covers: [], actor: 'mallory', at: 0 }
+    await log.append([{ document: name as DocumentId, seq: (seq + 1) as Seq, ...fields, update }])
     for (const forwarding of running) forwarding.poke()
   }
   const put = (name: string, id: string, value: RecordValue): Promise<void> =>
@@ -283,6 +296,30 @@ describe('the mirror', () => {
     const { detail } = await forwarding.status()
     expect(detail?.view.parked).toMatchObject({ total: 1, first: [{ document: 'broken', seq: 1 }] })
   })
+
+  it('ends a document that keeps it from all others, goes on without it, and remembers that when it is started again', async () => {
+    const mirrored = { mirror: sqlite({ path: mirror }) }
+    const first = start(PETS, mirrored, 1_000)
+    await forge('crowd', crowdUpdate(60_000))
+    await put('a', '1', { name: 'Rex', age: 3 })
+    await shows({ 'a/1': 'Rex' })
+    const parked = { total: 1, first: [{ document: 'crowd', seq: 1, parked: expect.stringMatching(/^took too long/u) }] }
+    await until(async () => (await first.status()).detail?.sinks['mirror']?.state === 'current')
+    expect((await first.status()).detail?.view.parked).toMatchObject(parked)
+    const slow = (): readonly WorkerEvent[] => events.filter(({ type }) => type === 'slow')
+    expect(slow()).toMatchObject([{ document: 'crowd' }])
+    // It changes, but is hardly larger: nobody has to wait for it once more, not even behind a restart.
+    await forge('crowd', crowdUpdate(1))
+    await put('a', '2', { name: 'Mia', age: 3 })
+    await shows({ 'a/1': 'Rex', 'a/2': 'Mia' })
+    await running.splice(0)[0]?.close()
+    const second = start(PETS, mirrored, 1_000)
+    await forge('crowd', crowdUpdate(1))
+    await put('a', '3', { name: 'Max', age: 3 })
+    await shows({ 'a/1': 'Rex', 'a/2': 'Mia', 'a/3': 'Max' })
+    expect((await second.status()).detail?.view.parked).toMatchObject({ total: 1, first: [{ document: 'crowd' }] })
+    expect(slow()).toHaveLength(1)
+  }, 30_000)
 
   it('lists what does not fit the schema and keeps it out of the rows', async () => {
     const forwarding = start()

@@ -129,3 +129,43 @@ const utf8 = new TextEncoder()
 function text(writer: ByteWriter, value: string): void {
   writer.blob(utf8.encode(value))
 }
+
+/** As many clients as `n`, each with one item at the same place, forced behind the one before: a small update that costs Yjs time in proportion to n². */
+export function crowdUpdate(n: number): Uint8Array {
+  const writer = new ByteWriter()
+  const client = (k: number): number => 2 ** 31 + k
+  writer.varUint(n)
+  for (let k = n - 1; k >= 0; k--) {
+    for (const value of [2, client(k), 0]) writer.varUint(value)
+    writer.byte(4)
+    if (k === 0) {
+      writer.varUint(1)
+      writer.blob(new TextEncoder().encode('z'))
+    } else for (const value of [0, client(k - 1), 1]) writer.varUint(value)
+    writer.blob(new TextEncoder().encode('a'))
+    writer.byte(7)
+    writer.varUint(1)
+    writer.blob(new TextEncoder().encode('t'))
+    writer.varUint(2)
+  }
+  writer.varUint(0)
+  return writer.take()
+}
+
+/** Maps nested in one another, `depth` deep, the outermost a record of the collection `root`: what goes through it by recursion overflows. */
+export function deepUpdate(root: string, depth: number): Uint8Array {
+  const writer = new ByteWriter()
+  const text = (value: string): void => writer.blob(new TextEncoder().encode(value))
+  for (const value of [1, depth, 77, 0]) writer.varUint(value)
+  for (let k = 0; k < depth; k++) {
+    writer.byte(7 | 32)
+    if (k === 0) {
+      writer.varUint(1)
+      text(root)
+    } else for (const value of [0, 77, k - 1]) writer.varUint(value)
+    text('k')
+    writer.varUint(1)
+  }
+  writer.varUint(0)
+  return writer.take()
+}

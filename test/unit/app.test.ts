@@ -10,6 +10,7 @@ import { createApp } from '#server/http/app.js'
 import type { AppParts } from '#server/http/app.js'
 import { createMetrics } from '#server/http/metrics.js'
 import { createMemoryLog } from '#server/storage/memory.js'
+import { crowdUpdate } from '../support/forged-updates.ts'
 
 const schema = defineSchema({ pets: collection({ name: string() }) })
 const log = createMemoryLog()
@@ -145,6 +146,26 @@ describe('GET /v1/documents/<id>', () => {
     await narrow.close()
     await expect(narrow.state('clinic-3' as DocumentId)).rejects.toMatchObject({ code: 'draining' })
   })
+
+  it('gives up a document that takes too long, answers the others, and refuses it at once when it is asked for again', async () => {
+    const brisk = createDocumentReader({ log, schema, clock: systemClock, patience: 1_000 })
+    const crowd = 'clinic-crowd' as DocumentId
+    await write('clinic-good', 2)
+    await log.open(crowd)
+    const fields = { incarnation: newIncarnationId(), lo: 1, hi: 1, covers: [], actor: 'mallory', at: 0 }
+    await log.append([{ document: crowd, seq: 1 as Seq, ...fields, update: crowdUpdate(60_000) }])
+    const [slow, behindItself, good] = await Promise.allSettled([
+      brisk.state(crowd),
+      brisk.state(crowd),
+      brisk.state('clinic-good' as DocumentId),
+    ])
+    expect([slow, behindItself]).toMatchObject([{ reason: { code: 'overloaded' } }, { reason: { code: 'overloaded' } }])
+    expect(good).toMatchObject({ status: 'fulfilled', value: { seq: 2 } })
+    const begun = performance.now()
+    await expect(brisk.state(crowd)).rejects.toMatchObject({ code: 'overloaded' })
+    expect(performance.now() - begun).toBeLessThan(500)
+    await brisk.close()
+  }, 20_000)
 
   it('tells a peer nothing of a fault of our own, and the operator all', async () => {
     const broken = createApp({ ...parts, documents: { state: () => Promise.reject(new Error('/secret/path/of.db is corrupt')) } })

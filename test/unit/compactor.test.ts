@@ -18,6 +18,7 @@ import { absorbTrusted, createAdmission, encodeAdmission } from '#server/relay/a
 import { createMemoryDisk } from '#server/storage/memory-disk.js'
 import { createMemoryLog } from '#server/storage/memory.js'
 import { openSqliteLog } from '#server/storage/sqlite.js'
+import { crowdUpdate } from '../support/forged-updates.ts'
 import { makeHistory, seeded } from '../support/histories.ts'
 import { doc, makeAppend, refusal, seq } from '../support/log.ts'
 import { until } from '../support/until.ts'
@@ -145,6 +146,27 @@ describe('a compaction thread', () => {
     await log.close()
     rmSync(directory, { recursive: true })
   })
+})
+
+describe('a document that takes too long to fold', () => {
+  it('is given up and refused for a while; those that wait behind it are not', async () => {
+    const directory = mkdtempSync(join(tmpdir(), 'rejoin-compaction-'))
+    const log = await openSqliteLog({ directory })
+    const work = startCompactionWork({ directory, clock: systemClock, timeout: 1_500 })
+    for (const name of ['crowd', 'a']) await log.open(doc(name))
+    await appendUpdates(log, doc('crowd'), [crowdUpdate(60_000)])
+    await appendUpdates(log, doc('a'), makeHistory(seeded(5), 3, 20).updates)
+    const [crowd, a] = await Promise.all([refusal(work.fold(doc('crowd'))), work.fold(doc('a'))])
+    expect(crowd).toBe('overloaded')
+    expect(a).toMatchObject({ document: 'a' })
+    const begun = performance.now()
+    expect(await refusal(work.fold(doc('crowd')))).toBe('overloaded')
+    expect(performance.now() - begun).toBeLessThan(500)
+    expect(await work.state(doc('a'))).toMatchObject({ seq: a?.seq })
+    await work.close()
+    await log.close()
+    rmSync(directory, { recursive: true })
+  }, 20_000)
 })
 
 describe('the compactor', () => {

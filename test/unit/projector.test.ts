@@ -13,7 +13,9 @@ import { createMemoryView } from '#server/storage/view-memory.js'
 import { startProjector } from '#server/view/projector.js'
 import type { LogSource } from '#server/view/source.js'
 import { createLogSource } from '#server/view/source.js'
+import { refuseSlow, withSlow } from '#server/view/turns.js'
 import type { ViewStore } from '#server/view/view.js'
+import { deepUpdate } from '../support/forged-updates.ts'
 import { seeded } from '../support/histories.ts'
 import { createVirtualClock } from '../support/virtual-clock.ts'
 
@@ -230,5 +232,39 @@ describe('the projector', () => {
     expect(shown(view)).toEqual({ 'a/1': 'Rex', 'b/1': 'Mia' })
     expect(view.parked(9)).toMatchObject({ total: 1, first: [{ document: 'bad' }] })
     expect(view.standing().places[0]?.position).toBe(4)
+  })
+})
+
+describe('a document nested deeper than the stack', () => {
+  it('is parked alone, for as long as it throws', async () => {
+    const { source, append, put } = makeLog()
+    const view = createMemoryView('0'.repeat(32))
+    await append('deep' as DocumentId, deepUpdate('pets', 20_000))
+    // Yjs deletes by recursion.
+    await append('deep' as DocumentId, Uint8Array.of(0, 1, 77, 1, 0, 1))
+    await put('a', '1', 'Rex')
+    await run(source, view)
+    expect(shown(view)).toMatchObject({ 'a/1': 'Rex' })
+    expect(view.parked(9)).toMatchObject({ total: 1, first: [{ document: 'deep', parked: expect.stringMatching(/call stack/u) }] })
+    await put('a', '1', 'Max')
+    await run(source, view)
+    expect(shown(view)).toMatchObject({ 'a/1': 'Max' })
+    expect(view.parked(9).total).toBe(1)
+  })
+})
+
+describe('a document that took too long once', () => {
+  it('is refused until it has doubled or an hour has passed, and another is not', () => {
+    const clock = createVirtualClock()
+    const tried: string[] = []
+    const slow = { document: 'slow' as DocumentId, bytes: 100, at: clock.now() }
+    const turns = refuseSlow(withSlow([{ ...slow, bytes: 1 }], slow), clock, { begin: (document) => tried.push(document), end: () => {} })
+    expect(() => turns.begin(slow.document, 199)).toThrow(/took too long/u)
+    turns.begin('other' as DocumentId, 1)
+    turns.begin(slow.document, 200)
+    expect(tried).toEqual(['other', 'slow'])
+    const later = { ...clock, now: () => slow.at + 3_600_000 }
+    refuseSlow([slow], later, turns).begin('other' as DocumentId, 1)
+    expect(() => refuseSlow([slow], later, { begin: () => {}, end: () => {} }).begin(slow.document, 100)).not.toThrow()
   })
 })

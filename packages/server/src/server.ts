@@ -177,6 +177,7 @@ export async function createRelay(options: ServerOptions = {}): Promise<Relay> {
 /** The worker behind view and sinks is started again by itself; somebody should know why it had to be. */
 function reportDeath(report: (what: string, details: Readonly<Record<string, unknown>>) => void): (event: WorkerEvent) => void {
   return (event) => {
+    if (event.type === 'slow') report('a document takes too long to project: it is parked, and the worker goes on without it', { ...event })
     if (event.type === 'died') report('the worker that keeps view and sinks died; it is started again', { ...event })
   }
 }

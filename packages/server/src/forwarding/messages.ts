@@ -4,6 +4,7 @@
 import type { Position, Schema } from '@rejoin/shared'
 import type { SinkSpec } from '../sinks/sink.ts'
 import type { SinkStatus } from '../sinks/forwarder.ts'
+import type { SlowDocument } from '../view/turns.ts'
 import type { DocumentState, Misfit } from '../view/view.ts'
 
 /** What the worker is started with. */
@@ -16,6 +17,10 @@ export interface WorkerSetup {
   readonly sinks: Readonly<Record<string, SinkSpec>>
   /** Set to 1 by a poke, back to 0 by the worker before it looks: many pokes are one message. */
   readonly poked: Int32Array
+  /** Where the worker tells which document it works on. */
+  readonly turn: SharedArrayBuffer
+  /** What the workers before it were ended for and could not remember themselves. */
+  readonly slow: readonly SlowDocument[]
 }
 
 /** To the worker. */

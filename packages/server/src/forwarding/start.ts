@@ -5,7 +5,11 @@ import { Worker } from 'node:worker_threads'
 import type { Clock, Random, Schema } from '@rejoin/shared'
 import { backoff, systemClock } from '@rejoin/shared'
 import type { SinkSpec } from '../sinks/sink.ts'
+import { PATIENCE_MS } from '../slow.ts'
+import type { SlowDocument } from '../view/turns.ts'
+import { withSlow } from '../view/turns.ts'
 import type { Ask, Tell, WorkerSetup, WorkerStatus } from './messages.ts'
+import { createTurnMemory, watchTurns } from './turn.ts'
 
 export interface ForwardingOptions {
   /** Folder of the log's files; the log has been opened there. */
@@ -16,6 +20,8 @@ export interface ForwardingOptions {
   readonly sinks: Readonly<Record<string, SinkSpec>>
   /** Told when the worker dies (it is started again) and once it runs. Must not throw. */
   readonly onWorker?: ((event: WorkerEvent) => void) | undefined
+  /** How long one document may keep view and sinks from all others, in ms, before the worker is ended and goes on without it. @default 10,000 */
+  readonly patience?: number | undefined
   readonly clock?: Clock | undefined
   readonly random?: Random | undefined
   /** The worker's module. @default the one beside this */
@@ -25,6 +31,8 @@ export interface ForwardingOptions {
 /** What happens to the worker. `retryIn` in ms. */
 export type WorkerEvent =
   | { readonly type: 'running' }
+  /** A document took too long: the worker is ended and started again without it. */
+  | ({ readonly type: 'slow' } & SlowDocument)
   | { readonly type: 'died'; readonly error: string; readonly restarts: number; readonly retryIn: number }
 
 /** The worker as a whole: `worker` says whether there is one, `detail` is its own word, absent while there is none. */
@@ -52,7 +60,7 @@ const STEADY_MS = 60_000
 
 /** Starts the worker. It is started again for as long as `close` was not called. */
 export function startForwarding(options: ForwardingOptions): Forwarding {
-  const { logDirectory, viewPath, schema, sinks, onWorker, clock = systemClock, random = Math.random } = options
+  const { logDirectory, viewPath, schema, sinks, onWorker, clock = systemClock, random = Math.random, patience = PATIENCE_MS } = options
   const module = options.worker ?? new URL('./worker.js', import.meta.url)
   const poked = new Int32Array(new SharedArrayBuffer(4))
   const asked = new Map<number, (status: WorkerStatus | undefined) => void>()
@@ -62,6 +70,7 @@ export function startForwarding(options: ForwardingOptions): Forwarding {
   let series = 0
   let asks = 0
   let lastError: string | undefined
+  let slow: readonly SlowDocument[] = []
   let cancelRestart = (): void => {}
 
   const send = (ask: Ask): void => worker?.postMessage(ask)
@@ -72,6 +81,8 @@ export function startForwarding(options: ForwardingOptions): Forwarding {
   const hear = (message: Tell): void => {
     if (message.type === 'ready') {
       state = 'running'
+      // The view remembers them now.
+      slow = []
       onWorker?.({ type: 'running' })
     } else if (message.type === 'status') {
       asked.get(message.id)?.(message.status)
@@ -79,22 +90,36 @@ export function startForwarding(options: ForwardingOptions): Forwarding {
     }
   }
   const start = (): void => {
-    const setup: WorkerSetup = { logDirectory, viewPath, schema, sinks, poked }
+    const setup: WorkerSetup = { logDirectory, viewPath, schema, sinks, poked, turn: createTurnMemory(), slow }
     // The worker's own standard streams are not the relay's: what it has to say it says by messages.
     const started = new Worker(module, { workerData: setup, name: 'rejoin-forwarding' })
     const since = clock.now()
     let cause = 'it ended by itself'
+    let overran = false
+    const unwatch = watchTurns(setup.turn, {
+      clock,
+      patience,
+      overrun: (document) => {
+        overran = true
+        cause = `the document ${JSON.stringify(document.document)} took longer than ${patience} ms`
+        slow = withSlow(slow, document)
+        onWorker?.({ type: 'slow', ...document })
+        void started.terminate()
+      },
+    })
     worker = started
     started.on('message', hear)
     started.on('error', (error) => {
       cause = error instanceof Error ? error.message : String(error)
     })
     started.on('exit', () => {
+      unwatch()
       worker = undefined
       Atomics.store(poked, 0, 0)
       answerAll()
       if (state === 'closed') return
-      series = clock.now() - since > STEADY_MS ? 0 : series + 1
+      if (overran) series = 0
+      else series = clock.now() - since > STEADY_MS ? 0 : series + 1
       restarts++
       lastError = cause
       state = 'restarting'

@@ -10,8 +10,10 @@ import type { OpenSink, Sink, SinkSpec } from '../sinks/sink.ts'
 import { openSqliteSource } from '../storage/sqlite-source.ts'
 import { openSqliteView } from '../storage/view-sqlite.ts'
 import { startProjector } from '../view/projector.ts'
+import { refuseSlow, withSlow } from '../view/turns.ts'
 import type { ViewStore } from '../view/view.ts'
 import type { Ask, Tell, ViewStatus, WorkerSetup } from './messages.ts'
+import { tellTurns } from './turn.ts'
 
 /** Versions that are kept for a sink that is not there. Beyond it is cut off, and refreshed when it comes back. */
 const MAX_BACKLOG = 1_000_000
@@ -25,10 +27,12 @@ if (parentPort !== null) run(parentPort, workerData as WorkerSetup)
 
 type Port = NonNullable<typeof parentPort>
 
-function run(port: Port, { logDirectory, viewPath, schema, sinks, poked }: WorkerSetup): void {
+function run(port: Port, { logDirectory, viewPath, schema, sinks, poked, turn, slow }: WorkerSetup): void {
   const tell = (message: Tell): void => port.postMessage(message)
   const log = openSqliteSource(logDirectory)
   const view = openSqliteView(viewPath)
+  if (slow.length > 0) view.setSlow(slow.reduce(withSlow, view.slow()))
+  const turns = refuseSlow(view.slow(), systemClock, tellTurns(turn))
   const times = { clock: systemClock, random: Math.random }
   const forwarders = new Map<string, Forwarder>()
   const pokeForwarders = (): void => {
@@ -47,7 +51,7 @@ function run(port: Port, { logDirectory, viewPath, schema, sinks, poked }: Worke
   let closing = false
   const project = async (): Promise<void> => {
     await whenCounted
-    if (!closing) projector = startProjector({ ...times, log, view, schema, onCommit: pokeForwarders })
+    if (!closing) projector = startProjector({ ...times, log, view, schema, turns, onCommit: pokeForwarders })
   }
   void project()
   const stopTrimming = trimRegularly(view, forwarders)

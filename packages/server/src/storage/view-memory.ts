@@ -2,6 +2,7 @@
  * A view in memory (step 7 of the path): the model that the SQLite view is held against, and what tests run on. It forgets everything when it is closed.
  */
 import type { DocumentId, RecordValue } from '@rejoin/shared'
+import type { SlowDocument } from '../view/turns.ts'
 import type { CutLimits, DocumentState, Key, Place, ProjectedEntry, RecordChange, Source, ViewStore, Misfit } from '../view/view.ts'
 import { compareKeys, compareText, keyText } from '../view/view.ts'
 
@@ -24,6 +25,7 @@ export function createMemoryView(id: string): ViewStore {
   let source: Source | undefined
   let floor = 0
   let oldest = 0
+  let slow: readonly SlowDocument[] = []
 
   const last = (): number => Math.max(floor, versions.at(-1)?.version ?? 0)
   const head = (): number | undefined => {
@@ -128,6 +130,10 @@ export function createMemoryView(id: string): ViewStore {
     parked: (limit) => {
       const all = [...documents.values()].filter(({ parked }) => parked !== undefined).sort((a, b) => compareText(a.document, b.document))
       return { total: all.length, first: all.slice(0, limit) }
+    },
+    slow: () => slow,
+    setSlow: (next) => {
+      slow = next
     },
     trim: (version) => {
       oldest = Math.max(oldest, Math.min(version, head() ?? 0))

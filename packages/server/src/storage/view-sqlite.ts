@@ -5,6 +5,7 @@ import { existsSync, rmSync } from 'node:fs'
 import type { RandomBytes } from '@rejoin/shared'
 import { cryptoRandom, toHex } from '@rejoin/shared'
 import Database from 'better-sqlite3'
+import type { SlowDocument } from '../view/turns.ts'
 import type { Place, Source, ViewStore } from '../view/view.ts'
 import { createDocumentStates, createReaders, createVersions } from './view-sqlite-read.ts'
 import { createMeta, createTrimmer, createWriter } from './view-sqlite-write.ts'
@@ -114,6 +115,10 @@ function createView(db: Database.Database): ViewStore {
       if (version > Number(meta.get('floor'))) meta.set('floor', String(version))
     },
     ...state,
+    slow: () => JSON.parse(meta.get('slow') ?? '[]') as SlowDocument[],
+    setSlow: (slow) => {
+      meta.set('slow', JSON.stringify(slow))
+    },
     trim: trimmer,
     close: () => {
       db.close()

@@ -6,7 +6,9 @@ import type { Entry } from '../log/log.ts'
 import type { OpenDocument, OpenDocuments } from './documents.ts'
 import type { Projected, Touched } from './project.ts'
 import { allRecords, project } from './project.ts'
+import { sizeOf } from './source.ts'
 import type { LoadedDocument } from './source.ts'
+import type { Turns } from './turns.ts'
 import type { DocumentState, Key, Place, ProjectedEntry, RecordChange, Source, ViewCommit, ViewStore } from './view.ts'
 import { keyText } from './view.ts'
 
@@ -46,7 +48,7 @@ export interface Origin {
 }
 
 /** Carries out one batch on the open documents. A document that throws is parked; the others go on. */
-export function stepBatch(work: Work, schema: Schema, view: ViewStore, open: OpenDocuments): ViewCommit {
+export function stepBatch(work: Work, schema: Schema, view: ViewStore, open: OpenDocuments, turns: Turns): ViewCommit {
   const batch = createBatch(view)
   const places = new Map(work.places.map((place) => [place.partition, place]))
   for (const task of work.tasks) {
@@ -69,11 +71,14 @@ export function stepBatch(work: Work, schema: Schema, view: ViewStore, open: Ope
       continue
     }
     try {
+      turns.begin(origin.document, bytesOf(task, open))
       const { document, touched } = carryOut(task, schema, open, batch)
       batch.add({ origin, at: document, settled, quiet: task.type === 'stock' }, project(document.reading.doc, schema, touched))
     } catch (error) {
       open.drop(origin.document)
       batch.park(origin, error instanceof Error ? error.message : String(error), settled)
+    } finally {
+      turns.end()
     }
   }
   open.shrink()
@@ -83,6 +88,13 @@ export function stepBatch(work: Work, schema: Schema, view: ViewStore, open: Ope
 }
 
 type Reading = Exclude<Task, { readonly type: 'pass' | 'gone' | 'damaged' }>
+
+/** Bytes of the updates that the document is then put together from. */
+function bytesOf(task: Reading, open: OpenDocuments): number {
+  if (task.type !== 'apply') return sizeOf(task.loaded)
+  const before = task.base === undefined ? open.get(task.entry.document)?.bytes : sizeOf(task.base)
+  return (before ?? 0) + task.entry.update.length
+}
 
 /** Brings the document to where the task wants it, and tells which records to read. */
 function carryOut(

@@ -7,6 +7,7 @@ import { LogError } from '../log/log.ts'
 import type { Origin, Task } from './batch.ts'
 import type { OpenDocuments } from './documents.ts'
 import type { LoadedDocument, LogSource } from './source.ts'
+import { sizeOf } from './source.ts'
 import type { DocumentState, Place, ViewStore } from './view.ts'
 
 /** Tasks for the first entries of those given, one each; and the position that a document was read ahead to, 0 for none. */
@@ -76,11 +77,6 @@ async function readFor(log: LogSource, entry: Entry, isNext: boolean): Promise<B
 /** Later entries were folded into the snapshot already, or the document began another life. */
 function isAhead(task: Task): boolean {
   return task.type === 'whole' && (task.loaded.seq > task.entry.seq || task.loaded.lineage !== task.entry.lineage)
-}
-
-/** Bytes of the updates. */
-export function sizeOf({ updates }: LoadedDocument): number {
-  return updates.reduce((sum, update) => sum + update.length, 0)
 }
 
 /** Entries behind the place; or, when the next one is damaged, what to do about it: its document is parked, the others go on. */

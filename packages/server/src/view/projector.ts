@@ -12,9 +12,11 @@ import type { Task, Work } from './batch.ts'
 import { stepBatch } from './batch.ts'
 import { createOpenDocuments } from './documents.ts'
 import type { OpenDocuments } from './documents.ts'
-import { plan, readBehind, readable, sizeOf, unknownOrigin } from './plan.ts'
+import { plan, readBehind, readable, unknownOrigin } from './plan.ts'
 import type { LogSource } from './source.ts'
-import { withReadAhead } from './source.ts'
+import { sizeOf, withReadAhead } from './source.ts'
+import type { Turns } from './turns.ts'
+import { unwatched } from './turns.ts'
 import type { Place, Source, ViewCommit, ViewStore } from './view.ts'
 
 export interface ProjectorOptions {
@@ -27,6 +29,8 @@ export interface ProjectorOptions {
   readonly maxOpenBytes?: number | undefined
   /** Of one batch and commit. @default { items: 1_000, bytes: 4 MiB } */
   readonly limits?: BatchLimits | undefined
+  /** Told of each document that is worked on, and may refuse one. @default nobody */
+  readonly turns?: Turns | undefined
   /** After each commit. Must not throw. */
   readonly onCommit?: (() => void) | undefined
   readonly onState?: ((state: PumpState) => void) | undefined
@@ -46,7 +50,7 @@ interface Stock {
 
 /** Starts projecting. `poke` it when the log has grown. */
 export function startProjector(options: ProjectorOptions): Pump {
-  const { view, schema, onCommit } = options
+  const { view, schema, onCommit, turns = unwatched } = options
   const log = withReadAhead(options.log)
   const source: Source = { log: log.id, schema: canonicalJson(schema.collections) }
   const open = createOpenDocuments(schema, options.maxOpenBytes ?? 16 << 20)
@@ -63,7 +67,7 @@ export function startProjector(options: ProjectorOptions): Pump {
         const batch = await follow(log, view, open, cursor.places, limits)
         return batch === 'trimmed' ? readStock(log, view, source, await takeStock(log, view, true), limits) : batch
       },
-      step: (work) => stepBatch(work, schema, view, open),
+      step: (work) => stepBatch(work, schema, view, open, turns),
       write: (commit) => {
         view.commit(commit)
         onCommit?.()

@@ -38,6 +38,11 @@ export interface LogListing {
   documents(limit: number, from?: DocumentId): Promise<readonly DocumentId[]>
 }
 
+/** Bytes of the updates. */
+export function sizeOf({ updates }: LoadedDocument): number {
+  return updates.reduce((sum, update) => sum + update.length, 0)
+}
+
 const FRAGMENT_BYTES = 1 << 20
 const TAIL_BYTES = 4 << 20
 /** A snapshot that is replaced while it is read is read again; one that is replaced each time is a fault. */

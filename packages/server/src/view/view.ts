@@ -4,6 +4,7 @@
  * Its methods answer at once: a view lives in the worker that projects and forwards, never on the relay's thread.
  */
 import type { ChainHash, DocumentId, Lineage, Position, RecordValue, Seq } from '@rejoin/shared'
+import type { SlowDocument } from './turns.ts'
 
 /** Names one record. Keys are ordered by collection, document, id, each by code point, which is the order of its UTF-8 bytes. */
 export interface Key {
@@ -129,6 +130,9 @@ export interface ViewStore extends View {
   misfits(limit: number): { readonly total: number; readonly first: readonly Misfit[] }
   /** How many documents are parked, and the first of them. */
   parked(limit: number): { readonly total: number; readonly first: readonly DocumentState[] }
+  /** Documents that took too long, as `setSlow` left them: a restart must not try them all again. */
+  slow(): readonly SlowDocument[]
+  setSlow(slow: readonly SlowDocument[]): void
   /** Drops what no reader at or above `version` can see, at most about `maxRows`; returns how many rows went. `oldest` moves with it, never beyond `head`; nothing goes before there is a head. */
   trim(version: number, maxRows: number): number
   close(): void
