@@ -246,6 +246,7 @@ export class RelaySite {
       clock,
       retain: this.#ports.chance.pick([0, 5000, 3_600_000]),
       thresholds: { bytes: 300, entries: 6, share: 0.1, bytesPerEntry: 1000 },
+      patience: 1,
       report: (what, details) => this.#ports.trace(`relay: ${what} ${JSON.stringify(details)}`),
     })
   }

@@ -350,4 +350,22 @@ describe('documents', () => {
     expect(considered).toEqual([1, 2])
     held.release()
   })
+
+  it('are shown to the compactor as growing with each batch, and as at rest once five seconds brought nothing new', async () => {
+    const considered: string[] = []
+    const relay = createTestRelay({
+      compactor: { consider: (head, growing) => void considered.push(`${head.seq} ${growing ? 'growing' : 'at rest'}`) },
+    })
+    const { peer, handle } = await opened(relay)
+    const writer = new Writer()
+    await relay.clock.advance(4000)
+    peer.send(writer.push(handle))
+    await peer.next('ack')
+    await relay.clock.advance(4000)
+    expect(considered).toEqual(['1 growing'])
+    await relay.clock.advance(5000)
+    expect(considered).toEqual(['1 growing', '1 at rest'])
+    await relay.clock.advance(60_000)
+    expect(considered).toHaveLength(2)
+  })
 })

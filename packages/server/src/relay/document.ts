@@ -16,8 +16,8 @@ import { Place, Recent } from './reading.ts'
 
 /** Folds documents in the background, in a thread of its own. */
 export interface Compactor {
-  /** Looks at a document that has grown. Resolves once its snapshot was replaced; undefined when nothing is to be done. */
-  consider(head: DocumentHead): Promise<void> | undefined
+  /** Looks at a document at rest, or one that is growing. Resolves once its snapshot was replaced; undefined when nothing is to be done. */
+  consider(head: DocumentHead, growing: boolean): Promise<void> | undefined
 }
 
 /** What a document needs. */
@@ -32,6 +32,9 @@ export interface DocumentPorts extends IntakePorts {
   /** Nobody holds it any more and nothing is under way. */
   readonly idle: (document: OpenDocument) => void
 }
+
+/** A document to which nothing was added for so long is at rest, in ms. */
+const REST_MS = 5_000
 
 /** A document, from `load` on. */
 export class OpenDocument implements RelayDocument, IntakeDocument, ReadDocument {
@@ -49,6 +52,8 @@ export class OpenDocument implements RelayDocument, IntakeDocument, ReadDocument
   readonly #places = new Set<Place>()
   #head: DocumentHead | undefined
   #folding = false
+  /** Whether it waits to be at rest. */
+  #restless = false
 
   constructor(id: DocumentId, number: number, ports: DocumentPorts) {
     this.id = id
@@ -99,6 +104,7 @@ export class OpenDocument implements RelayDocument, IntakeDocument, ReadDocument
     if (this.broken) return
     this.#head = head
     this.#intake.begin(head, admission)
+    this.#awaitRest()
   }
 
   push(push: Push): void {
@@ -147,7 +153,10 @@ export class OpenDocument implements RelayDocument, IntakeDocument, ReadDocument
     }
     // Behind the readers, whose own entries were answered in their place.
     for (const item of items) this.#intake.answer(item)
-    if (entries.length > 0) this.#consider()
+    if (entries.length > 0) {
+      this.#consider(true)
+      this.#awaitRest()
+    }
     this.rested()
   }
 
@@ -201,9 +210,22 @@ export class OpenDocument implements RelayDocument, IntakeDocument, ReadDocument
     return this.#head
   }
 
-  #consider(): void {
+  /** Has the document looked at once nothing was added to it for a while: then a fold is in nobody's way, and whoever opens it next need not read its tail. */
+  #awaitRest(): void {
+    if (this.#restless) return
+    this.#restless = true
+    const { seq } = this
+    this.#ports.clock.after(REST_MS, () => {
+      this.#restless = false
+      if (this.broken) return
+      if (this.seq === seq) this.#consider(false)
+      else this.#awaitRest()
+    })
+  }
+
+  #consider(growing: boolean): void {
     if (this.#folding) return
-    const folded = this.#ports.compactor?.consider(this.#known())
+    const folded = this.#ports.compactor?.consider(this.#known(), growing)
     if (folded === undefined) return
     this.#folding = true
     folded

@@ -49,20 +49,27 @@ export function createFolding({ db, documents, links, isFull }: FoldingOptions):
     const { key, snapshotSeq } = requireDocument(documents, snapshot)
     if (seq <= snapshotSeq) return
     yield* dropSlices(key, snapshotSeq)
-    for (let from = 0; from * SLICE_BYTES < update.length; from += INSERT_SLICES) {
-      documents.transaction(() => {
-        for (let slice = from; slice < from + INSERT_SLICES && slice * SLICE_BYTES < update.length; slice++) {
-          const bytes = update.subarray(slice * SLICE_BYTES, (slice + 1) * SLICE_BYTES)
-          sql.insertSlice.run(key, seq, slice, rowChecksum(key, seq, slice, bytes), bytes)
-        }
-      })
+    let from = 0
+    for (; (from + INSERT_SLICES) * SLICE_BYTES < update.length; from += INSERT_SLICES) {
+      documents.transaction(() => insertSlices(key, snapshot, from))
       yield
     }
-    documents.transaction(() => {
+    // A small snapshot takes one transaction in all: each has its own fsync, which appends wait behind.
+    const dropped = documents.transaction(() => {
+      insertSlices(key, snapshot, from)
       putInPlace(snapshot)
+      return sql.deleteSlices.run(key, seq, DELETE_SLICES).changes
     })
     yield
-    yield* dropSlices(key, seq)
+    if (dropped === DELETE_SLICES) yield* dropSlices(key, seq)
+  }
+
+  /** Some slices of a snapshot that is not in place yet. */
+  function insertSlices(key: number, { seq, update }: Snapshot, from: number): void {
+    for (let slice = from; slice < from + INSERT_SLICES && slice * SLICE_BYTES < update.length; slice++) {
+      const bytes = update.subarray(slice * SLICE_BYTES, (slice + 1) * SLICE_BYTES)
+      sql.insertSlice.run(key, seq, slice, rowChecksum(key, seq, slice, bytes), bytes)
+    }
   }
 
   function putInPlace(snapshot: Snapshot): void {

@@ -97,46 +97,44 @@ export function verifySnapshot(document: DocumentRow, { seq, hash, bytes, admiss
   throw new LogError('corrupt', `the snapshot of document ${document.id} at ${seq} fails its checksum`, { document: document.id })
 }
 
-/** Columns of a raw entry, as SELECTed from `entries` joined with `documents`. */
-export const ENTRY_COLUMNS = 'position, document, id, lineage, e.seq, epoch, incarnation, lo, hi, actor, at, e.hash, e.checksum, "update"'
+/**
+ * Columns of a raw entry, as SELECTed from `entries` joined with `documents`. Its bytes come as one value: each would be a buffer of its own, and those cost
+ * more than everything else about a row.
+ */
+export const ENTRY_COLUMNS =
+  'position, document, id, lower(hex(lineage)), e.seq, epoch, lo, hi, actor, at, e.checksum, CAST(e.hash || incarnation || "update" AS BLOB)'
 
 /** An entry as SQLite gives it to a statement that is `raw`: an object would have every property named and put in anew for each row. */
 export type RawEntry = readonly [
   position: number,
   document: number,
   id: string,
-  lineage: Buffer,
+  lineage: string,
   seq: number,
   epoch: number,
-  incarnation: Buffer,
   lo: number,
   hi: number,
   actor: string,
   at: number,
-  hash: Buffer,
   checksum: number,
-  update: Buffer,
+  bytes: Buffer,
 ]
 
 const link = new Uint8Array(LINK_HEAD_BYTES - HASH_BYTES)
 const linkView = new DataView(link.buffer)
-let lastLineage: { readonly bytes: Buffer; readonly text: Lineage } | undefined
 
 /** The entry, verified. */
 export function entryOf(raw: RawEntry): EntryRow {
-  const [position, key, id, lineage, seq, epoch, incarnation, lo, hi, actor, at, hash, checksum, update] = raw
+  const [position, key, id, lineage, seq, epoch, lo, hi, actor, at, checksum, bytes] = raw
   const document = id as DocumentId
-  const isWhole = incarnation.length === INCARNATION_BYTES && hash.length === HASH_BYTES
-  if (isWhole) {
-    link.set(incarnation)
-    setUint64(linkView, INCARNATION_BYTES, lo)
-    setUint64(linkView, INCARNATION_BYTES + 8, hi)
-  }
-  if (!isWhole || entryChecksum({ position, document: key, seq, epoch, at, hash, link, actor, update }) !== checksum) {
+  const hash = bytes.subarray(0, HASH_BYTES)
+  const incarnation = bytes.subarray(HASH_BYTES, HASH_BYTES + INCARNATION_BYTES)
+  const update = bytes.subarray(HASH_BYTES + INCARNATION_BYTES)
+  link.set(incarnation)
+  setUint64(linkView, INCARNATION_BYTES, lo)
+  setUint64(linkView, INCARNATION_BYTES + 8, hi)
+  if (entryChecksum({ position, document: key, seq, epoch, at, hash, link, actor, update }) !== checksum) {
     throw new LogError('corrupt', `entry ${seq} of document ${id} fails its checksum`, { document, position: position as Position })
   }
-  // Entries of one document come in runs.
-  if (lastLineage === undefined || !lastLineage.bytes.equals(lineage))
-    lastLineage = { bytes: lineage, text: lineage.toString('hex') as Lineage }
-  return { position, seq, epoch, at, lo, hi, document, lineage: lastLineage.text, actor, hash, incarnation, update }
+  return { position, seq, epoch, at, lo, hi, document, lineage: lineage as Lineage, actor, hash, incarnation, update }
 }
