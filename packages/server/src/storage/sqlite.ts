@@ -47,6 +47,9 @@ export async function openSqliteLog(
     const head = (document: DocumentId): Promise<DocumentHead | undefined> =>
       reader.ask({ type: 'head', document }) as Promise<DocumentHead | undefined>
 
+    // Whoever comes first must not wait for the thread to start and to open its file. No document has this id.
+    await head('' as DocumentId)
+
     return {
       id: writer.id,
       failed: writer.failed,
