@@ -103,6 +103,30 @@ describe('the cursor', () => {
     await type(again, '!').wait()
   })
 
+  it('is given up when the state that the relay sends cannot be read, and the next one heals the replica', async () => {
+    const replica = await world.opened(world.connect())
+    await type(replica, 'mine').wait()
+    const document = relay.document('doc')
+    const { epoch, lineage } = document
+    document.epoch += 1
+    relay.drop()
+    relay.script = {
+      open: ({ ref }) => {
+        const [socket] = relay.sockets
+        const seq = 5 as Seq
+        const update = new Uint8Array([9, 9, 9])
+        socket?.send({ type: 'opened', ref, handle: 1, lineage, epoch, head: seq, grant: 'write', mode: 'full' })
+        return { type: 'state', handle: 1, lineage, epoch, seq, hash: hashAt(document, 5), total: 3, offset: 0, update }
+      },
+    }
+    await clock.advance(REDIAL)
+    expect(textOf(replica.ydoc)).toBe('mine')
+    relay.script = {}
+    await clock.advance(2000)
+    await type(replica, '!').wait()
+    expect(textOf(relay.document('doc').ydoc)).toBe('mine!')
+  })
+
   it('is asked for anew when entries do not follow one another', async () => {
     const replica = await world.opened(world.connect())
     relay.write('doc', (doc) => doc.getText('t').insert(0, 'one'))
@@ -234,6 +258,16 @@ describe('a refusal', () => {
     await clock.advance(500)
     expect(relay.pushes()).toHaveLength(2)
     await replica.wait()
+  })
+
+  it('asks nobody to wait for more than an hour', async () => {
+    const replica = await world.opened(world.connect())
+    relay.script = { push: () => ({ code: 'overloaded', retryAfter: 2 ** 40 }) }
+    const edit = type(replica, 'x')
+    await world.settle()
+    relay.script = {}
+    await clock.advance(3_600_000 + 60_000)
+    await edit.wait()
   })
 
   it('that never comes, nor an ack, ends the socket: another one may do better', async () => {

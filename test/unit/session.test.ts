@@ -149,6 +149,24 @@ describe('the session', () => {
     expect(stepSession(flapping, sessionEvents.lost, env(1000 + SESSION_TIMES.stable)).state.attempt).toBe(1)
   })
 
+  it('asks the application for a token once at a time, and once a second at most, however often the relay wants one', () => {
+    const authenticate = (state: Session, now: number): ReturnType<typeof stepSession> =>
+      stepSession(state, sessionEvents.authenticate, env(now))
+    const asked = authenticate(sessions.connected, 2000)
+    expect(authenticate(asked.state, 2001)).toEqual({ state: asked.state, effects: [] })
+    const given = stepSession(asked.state, sessionEvents.token, env(2100)).state
+    const early = authenticate(given, 2200)
+    expect(early).toMatchObject({ state: { renewal: 'again', due: 3000 }, effects: [] })
+    expect(stepSession(early.state, { type: 'tick' }, env(3000))).toMatchObject({ state: { renewal: 'asked' }, effects: [{ type: 'ask' }] })
+    expect(authenticate(given, 3000).effects).toEqual([{ type: 'ask' }])
+  })
+
+  it('takes no heartbeat under a second or over an hour', () => {
+    const heartbeat = (ms: number): number =>
+      stepSession(sessions.greeting, { ...sessionEvents.welcome, heartbeat: ms } as SessionEvent, env(0)).state.heartbeat
+    expect([0, 5000, 2 ** 31].map(heartbeat)).toEqual([1000, 5000, 3_600_000])
+  })
+
   it('asks again for a token that could not be had, while the socket lasts', () => {
     const asked = stepSession(sessions.connected, sessionEvents.authenticate, env(2000)).state
     const failed = stepSession(asked, sessionEvents['no-token'], env(2100)).state
@@ -196,6 +214,7 @@ const documentEvents: { readonly [T in DocumentEvent['type']]: Extract<DocumentE
   tick: { type: 'tick' },
   renewed: { type: 'renewed' },
   proved: { type: 'proved' },
+  applied: { type: 'applied' },
   distrust: { type: 'distrust', reason: 'scripted' },
   opened,
   refused: { type: 'refused', ref: 1, code: 'overloaded', retryAfter: 0, message: '' },
@@ -233,14 +252,14 @@ const documents: { readonly [S in DocumentState['name']]: DocumentState } = (() 
 })()
 
 const DOCUMENT_LAW = `
-           | online       | offline      | tick         | renewed      | proved                 | distrust             | opened    | refused              | state                             | entries                | ack                    | nack           | grant           | closed
-  away     | opening open | ·            | ·            | ·            | ·                      | away                 | ·         | ·                    | ·                                 | ·                      | ·                      | ·              | ·               | ·
-  opening  | ·            | away rewind  | ·            | ·            | ·                      | opening              | live pump | waiting close rewind | ·                                 | ·                      | ·                      | ·              | ·               | ·
-  fetching | ·            | away rewind  | ·            | ·            | ·                      | waiting close rewind | ·         | ·                    | live fragment whole caught-up     | waiting close rewind   | ·                      | ·              | fetching rewind | waiting close rewind
-  live     | ·            | away rewind  | ·            | ·            | live store-cursor pump | waiting close rewind | ·         | ·                    | live fragment whole caught-up     | live apply caught-up   | live acked caught-up   | live nacked    | live rewind     | waiting close rewind
-  waiting  | ·            | away rewind  | opening open | opening open | ·                      | waiting              | ·         | ·                    | ·                                 | ·                      | ·                      | ·              | ·               | ·
-  refused  | ·            | away rewind  | ·            | opening open | ·                      | refused              | ·         | ·                    | ·                                 | ·                      | ·                      | ·              | ·               | ·
-  replaced | ·            | ·            | ·            | ·            | ·                      | ·                    | ·         | ·                    | ·                                 | ·                      | ·                      | ·              | ·               | ·`
+           | online       | offline      | tick         | renewed      | proved                 | distrust             | opened    | refused              | state                             | entries                | ack                    | nack           | grant           | closed | applied
+  away     | opening open | ·            | ·            | ·            | ·                      | away                 | ·         | ·                    | ·                                 | ·                      | ·                      | ·              | ·               | · | ·
+  opening  | ·            | away rewind  | ·            | ·            | ·                      | opening              | live pump | waiting close rewind | ·                                 | ·                      | ·                      | ·              | ·               | · | ·
+  fetching | ·            | away rewind  | ·            | ·            | ·                      | waiting close rewind | ·         | ·                    | live fragment whole caught-up     | waiting close rewind   | ·                      | ·              | fetching rewind | waiting close rewind | ·
+  live     | ·            | away rewind  | ·            | ·            | live store-cursor pump | waiting close rewind | ·         | ·                    | live fragment whole caught-up     | live apply caught-up   | live acked caught-up   | live nacked    | live rewind     | waiting close rewind | ·
+  waiting  | ·            | away rewind  | opening open | opening open | ·                      | waiting              | ·         | ·                    | ·                                 | ·                      | ·                      | ·              | ·               | · | ·
+  refused  | ·            | away rewind  | ·            | opening open | ·                      | refused              | ·         | ·                    | ·                                 | ·                      | ·                      | ·              | ·               | · | ·
+  replaced | ·            | ·            | ·            | ·            | ·                      | ·                    | ·         | ·                    | ·                                 | ·                      | ·                      | ·              | ·               | · | ·`
 
 describe('the document', () => {
   const law = cells(DOCUMENT_LAW)
@@ -280,6 +299,14 @@ describe('the document', () => {
         }
       }),
     )
+  })
+
+  it('slows down while what arrives does not fit, and no sooner than it fits again begins afresh', () => {
+    const failing = { ...documents.live, attempt: 5 }
+    const arrived = stepDocument(failing, documentEvents.entries, env(1)).state
+    expect(arrived.attempt).toBe(5)
+    expect(stepDocument(arrived, documentEvents.distrust, env(1)).state.attempt).toBe(6)
+    expect(stepDocument(arrived, documentEvents.applied, env(1)).state.attempt).toBe(0)
   })
 
   it('does not resume from a cursor that is not its own', () => {

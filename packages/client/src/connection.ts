@@ -8,7 +8,7 @@ import type { ClientFrame, Frame, OpenFrame } from '@rejoin/shared/wire'
 import type { DocumentEvent } from './document.ts'
 import type { NetworkOptions } from './network.ts'
 import type { Session, SessionEffect, SessionEvent } from './session.ts'
-import { newSession, stepSession } from './session.ts'
+import { SESSION_TIMES, newSession, stepSession } from './session.ts'
 import type { ConnectionStatus } from './status.ts'
 import type { Transport, TransportSocket } from './transports/transport.ts'
 
@@ -241,7 +241,7 @@ export class Connection {
     for (const frame of decoded.frames) {
       // A frame may have ended the socket: what follows it is no longer ours to act on.
       if (generation !== this.#generation) return
-      this.#frame(frame)
+      this.#frame(bounded(frame))
     }
     this.#pump()
   }
@@ -355,6 +355,11 @@ export class Connection {
     const now = this.status.get()
     if (next.name !== now.name || next.reason !== now.reason || next.retryAt !== now.retryAt) this.#setStatus(next)
   }
+}
+
+/** No relay keeps a client away for longer, whatever it says. */
+function bounded(frame: Frame): Frame {
+  return 'retryAfter' in frame ? { ...frame, retryAfter: Math.min(frame.retryAfter, SESSION_TIMES.retryAfter) } : frame
 }
 
 function connectionStatus({ name, reason }: Session, due: number | undefined): ConnectionStatus {

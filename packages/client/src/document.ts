@@ -48,6 +48,8 @@ export type DocumentEvent =
   | { readonly type: 'renewed' }
   /** The replica cannot vouch for its cursor: an entry left something pending, or the relay misses edits it once had. */
   | { readonly type: 'distrust'; readonly reason: string }
+  /** Entries fit. */
+  | { readonly type: 'applied' }
   /** The relay holds all that the replica holds. */
   | { readonly type: 'proved' }
   | OpenedFrame
@@ -154,6 +156,8 @@ const granted = (state: DocumentState, { grant, code, message }: GrantFrame): Do
   state: { ...state, grant, problem: grant === 'write' ? undefined : { code, message } },
   effects: [{ type: grant === 'write' ? 'pump' : 'rewind' }],
 })
+/** Only now: entries that do not fit lead to a full exchange, which must not begin again and again without a pause. */
+const applied = (state: DocumentState): DocumentStep => stay(state.attempt === 0 ? state : { ...state, attempt: 0 })
 const proved = (state: DocumentState): DocumentStep => ({
   state: { ...state, proven: true },
   effects: [{ type: 'store-cursor' }, { type: 'pump' }],
@@ -171,7 +175,18 @@ export const DOCUMENT_TABLE: { readonly [S in DocumentName]: Row } = {
     distrust,
     entries: (state, _frame, env) => broken(state, env, 'entries before the state was whole'),
   }),
-  live: row({ entries, ack: acked, nack: nacked, grant: granted, closed: refuse, offline: away, distrust, proved, state: fragment }),
+  live: row({
+    applied,
+    entries,
+    ack: acked,
+    nack: nacked,
+    grant: granted,
+    closed: refuse,
+    offline: away,
+    distrust,
+    proved,
+    state: fragment,
+  }),
   waiting: row({ tick: open, renewed: open, offline: away }),
   refused: row({ renewed: open, offline: away }),
   replaced: row({ distrust: stay }),
@@ -184,6 +199,7 @@ function row(cells: Partial<Row>): Row {
     tick: stay,
     renewed: stay,
     proved: stay,
+    applied: stay,
     distrust: (state) => stay({ ...state, cursor: undefined, fetch: undefined, proven: false }),
     opened: stay,
     refused: stay,
@@ -245,7 +261,7 @@ function entries(state: DocumentState, { first, updates, hash }: EntriesFrame, e
   if (cursor === undefined || first !== cursor.seq + 1 || updates.length === 0)
     return broken(state, env, `entries from ${first}, expected ${(cursor?.seq ?? 0) + 1}`)
   const seq = (cursor.seq + updates.length) as Seq
-  return arrived({ ...state, attempt: 0, cursor: { ...cursor, seq, hash } }, [{ type: 'apply', updates }])
+  return arrived({ ...state, cursor: { ...cursor, seq, hash } }, [{ type: 'apply', updates }])
 }
 
 /** With a hash it stands in the place of our entry and moves the cursor by one; without, it repeats an older answer. */

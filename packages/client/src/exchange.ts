@@ -146,10 +146,13 @@ export class Exchange implements Line, Member {
         return
       case 'apply':
         // Bytes of a message are views of all of it, and a store may keep what a view is of.
-        this.#apply(
-          effect.updates.map((update) => update.slice()),
-          this.#state.proven,
+        if (
+          this.#apply(
+            effect.updates.map((update) => update.slice()),
+            this.#state.proven,
+          )
         )
+          this.take({ type: 'applied' })
         return
       case 'acked':
         this.#acked(effect.frame, effect.moved)
@@ -200,7 +203,13 @@ export class Exchange implements Line, Member {
     const { ydoc, isNew } = this.#host
     const isOwing = !isNew && !isBlank(ydoc)
     this.#proof = undefined
-    this.#owed = isOwing ? (update.length === 0 ? new Uint8Array([0]) : Y.encodeStateVectorFromUpdate(update)) : undefined
+    this.#owed = undefined
+    try {
+      if (isOwing) this.#owed = update.length === 0 ? new Uint8Array([0]) : Y.encodeStateVectorFromUpdate(update)
+    } catch {
+      this.take({ type: 'distrust', reason: 'the state that the relay sent cannot be read' })
+      return
+    }
     if (!this.#apply(updates, !isOwing)) return
     if (isOwing) this.want()
     else this.take({ type: 'proved' })

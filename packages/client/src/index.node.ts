@@ -1,7 +1,7 @@
 /**
  * `@rejoin/client` in Node: WebSockets from the `ws` package; the store must be given. The same names as in browsers, so that code for both compiles.
  */
-import { cryptoRandom, residentClock } from '@rejoin/shared'
+import { DEFAULT_LIMITS, cryptoRandom, residentClock } from '@rejoin/shared'
 import { WebSocket } from 'ws'
 import { assembleClient } from './assembly.ts'
 import type { Client, ClientOptions } from './client.ts'
@@ -17,7 +17,7 @@ export function createClient(options: ClientOptions): Client {
     randomBytes: cryptoRandom,
     // Compression is off, as the protocol says; a message above the largest of the protocol ends the socket.
     transport: webSocketTransport(
-      (url) => new WebSocket(url, { perMessageDeflate: false, maxPayload: 16 * 1024 * 1024 }) as unknown as WebSocketLike,
+      (url) => new WebSocket(url, { perMessageDeflate: false, maxPayload: DEFAULT_LIMITS.message }) as unknown as WebSocketLike,
     ),
     wake: () => () => undefined,
   })

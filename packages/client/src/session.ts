@@ -28,6 +28,8 @@ export interface Session {
   readonly probing: boolean
   /** The relay wants a new token on the open socket. `again`: the application could not give one, ask again at the next tick. */
   readonly renewal: 'none' | 'asked' | 'again'
+  /** When the application was last asked because the relay wanted it. */
+  readonly askedAt: number
 }
 
 export type SessionEvent =
@@ -81,6 +83,11 @@ export const SESSION_TIMES = {
   stable: 10_000,
   /** For the answer to the ping after a wake. */
   probe: 5000,
+  /** Between two questions for a token that the relay caused. */
+  renew: 1000,
+  /** A relay that asks for a heartbeat outside of these, or not to be dialled for longer, is a relay gone wrong. */
+  heartbeat: { least: 1000, most: 3_600_000 },
+  retryAfter: 3_600_000,
 } as const
 
 export const newSession: Session = {
@@ -95,6 +102,7 @@ export const newSession: Session = {
   heardAt: 0,
   probing: false,
   renewal: 'none',
+  askedAt: -Infinity,
 }
 
 type EventOf<T extends SessionEvent['type']> = Extract<SessionEvent, { readonly type: T }>
@@ -131,8 +139,8 @@ const welcome = (state: Session, event: EventOf<'welcome'>, { now }: SessionEnv)
   state: {
     ...state,
     name: 'connected',
-    due: now + event.heartbeat,
-    heartbeat: event.heartbeat,
+    due: now + heartbeatOf(event),
+    heartbeat: heartbeatOf(event),
     connectedAt: now,
     heardAt: now,
     probing: false,
@@ -185,7 +193,7 @@ export const SESSION_TABLE: { readonly [S in SessionName]: Row } = {
     goaway,
     lost,
     fault,
-    authenticate: (state) => ({ state: { ...state, renewal: 'asked' }, effects: [{ type: 'ask' }] }),
+    authenticate: renew,
     token: (state, { token }) =>
       state.renewal === 'none'
         ? stay(state)
@@ -221,6 +229,19 @@ function row(cells: Partial<Row>): Row {
   }
 }
 
+function heartbeatOf({ heartbeat }: EventOf<'welcome'>): number {
+  const { least, most } = SESSION_TIMES.heartbeat
+  return Math.min(Math.max(heartbeat, least), most)
+}
+
+/** The application is asked once at a time, and at a pace that it can bear. */
+function renew(state: Session, _event: unknown, { now }: SessionEnv): SessionStep {
+  if (state.renewal !== 'none') return stay(state)
+  const from = state.askedAt + SESSION_TIMES.renew
+  if (now < from) return stay({ ...state, renewal: 'again', due: Math.min(state.due ?? Infinity, from) })
+  return { state: { ...state, renewal: 'asked', askedAt: now }, effects: [{ type: 'ask' }] }
+}
+
 /** The connected socket's clock: a ping when the relay was silent for a heartbeat, the end after two. */
 function beat(state: Session, _event: unknown, env: SessionEnv): SessionStep {
   const { now } = env
@@ -229,11 +250,12 @@ function beat(state: Session, _event: unknown, env: SessionEnv): SessionStep {
     return retreat(state, env, { code: 'timeout', reason: 'the relay fell silent' })
   const effects: SessionEffect[] = state.renewal === 'again' ? [{ type: 'ask' }] : []
   const renewal = state.renewal === 'again' ? 'asked' : state.renewal
+  const askedAt = state.renewal === 'again' ? now : state.askedAt
   // A clock that was set back would otherwise count as silence that never ends.
-  if (silent < 0) return { state: { ...state, renewal, heardAt: now, due: now + state.heartbeat }, effects }
-  if (silent < state.heartbeat) return { state: { ...state, renewal, due: state.heardAt + state.heartbeat }, effects }
+  if (silent < 0) return { state: { ...state, renewal, askedAt, heardAt: now, due: now + state.heartbeat }, effects }
+  if (silent < state.heartbeat) return { state: { ...state, renewal, askedAt, due: state.heardAt + state.heartbeat }, effects }
   effects.push({ type: 'send', frame: { type: 'ping', nonce: 0 } })
-  return { state: { ...state, renewal, due: state.heardAt + 2 * state.heartbeat }, effects }
+  return { state: { ...state, renewal, askedAt, due: state.heardAt + 2 * state.heartbeat }, effects }
 }
 
 /** After sleep, a frozen tab or another network the socket may be dead without a sign. */

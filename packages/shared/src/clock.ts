@@ -6,7 +6,7 @@
 export interface Clock {
   /** Milliseconds since 1970. May jump, in both directions. */
   now(): number
-  /** Calls `run` once, `ms` from now at the earliest; returns the cancellation, which may be called at any time. */
+  /** Calls `run` once, `ms` from now at the earliest, or after 24 days where that is sooner; returns the cancellation, which may be called at any time. */
   after(ms: number, run: () => void): () => void
 }
 
@@ -16,11 +16,14 @@ export const systemClock: Clock = clockOf((timer) => timer.unref?.())
 /** The platform's clock, for a program of its own: its timers keep the process alive, as a client that waits to dial again must. */
 export const residentClock: Clock = clockOf(() => undefined)
 
+/** What a platform's timer can count, in ms; with more it would fire at once. */
+const LONGEST = 2 ** 31 - 1
+
 function clockOf(begin: (timer: { unref?: () => void }) => void): Clock {
   return {
     now: () => Date.now(),
     after: (ms, run) => {
-      const timer = setTimeout(run, ms)
+      const timer = setTimeout(run, Math.min(ms, LONGEST))
       if (typeof timer === 'object') begin(timer)
       return () => {
         clearTimeout(timer)
