@@ -96,6 +96,8 @@ export function limitRows(): Readonly<Record<string, string>> {
     'entries in a frame': count(wire.entries),
     'frames in a message': count(wire.frames),
     'structs per 256 KiB of an update': count(limits.structs),
+    'Yjs client ids that an update writes under': count(limits.clients),
+    'Yjs client ids of a document': count(limits.documentClients),
     'depth of a JSON-like value': count(limits.depth),
     key: size(limits.key),
     document: size(limits.document),

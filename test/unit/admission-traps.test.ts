@@ -149,8 +149,8 @@ describe('the traps', () => {
     writer.varUint(0)
     const chain = writer.take()
     const started = performance.now()
-    expect(admit(createAdmission(), chain, { ...limits, structs: Infinity }).type).toBe('admitted')
-    expect(admit(createAdmission(), chain, { ...limits, structs: 1000 })).toMatchObject({ type: 'refused', code: 'limit' })
+    expect(admit(createAdmission(), chain, { ...limits, structs: Infinity, clients: count }).type).toBe('admitted')
+    expect(admit(createAdmission(), chain, { ...limits, structs: 1000, clients: count })).toMatchObject({ type: 'refused', code: 'limit' })
     expect(performance.now() - started).toBeLessThan(3000)
   })
 
@@ -180,6 +180,24 @@ describe('the traps', () => {
 })
 
 describe('the limits', () => {
+  /** One struct each of the Yjs clients from..to. */
+  const crowd = (from: number, to: number): Uint8Array => {
+    const writer = new ByteWriter()
+    writer.varUint(to - from + 1)
+    for (let client = from; client <= to; client++) writer.raw(bytes(1, client, 0, 4, 1, 't', 'x'))
+    writer.varUint(0)
+    return writer.take()
+  }
+
+  it('of Yjs client ids hold for an update and for a document, whose clients go on', () => {
+    expect([refusal(crowd(1, 10_000)), refusal(crowd(1, 10_001))]).toEqual(['admitted', 'limit'])
+    const state = createAdmission()
+    absorbTrusted(state, crowd(1, 100_000))
+    const verdict = admit(state, crowd(100_000, 100_001), limits)
+    expect(verdict).toMatchObject({ type: 'refused', code: 'limit' })
+    expect(admit(state, bytes(1, 1, 7, 1, 4, 1, 't', 'y', 0), limits).type).toBe('admitted')
+  })
+
   it('hold at their edges', () => {
     expect([refusal(keyed(256)), refusal(keyed(257))]).toEqual(['admitted', 'bad_key'])
     expect([refusal(deep(32)), refusal(deep(33))]).toEqual(['admitted', 'limit'])

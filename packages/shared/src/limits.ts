@@ -16,6 +16,10 @@ export interface Limits {
   readonly edit: number
   /** Yjs structs per 256 KiB of an update, as a count. Small honest writes take some 15 bytes a struct; this is 8. */
   readonly structs: number
+  /** Yjs client ids that one update writes under, as a count. */
+  readonly clients: number
+  /** Yjs client ids of a document, as a count: each session of a tab or process that writes takes one. */
+  readonly documentClients: number
   /** Depth of a JSON-like value, as a count. */
   readonly depth: number
   /** A map key or attribute name. */
@@ -49,6 +53,8 @@ export const DEFAULT_LIMITS: Limits = {
   helloMs: 5000,
   edit: 16 * MIB,
   structs: 32_768,
+  clients: 10_000,
+  documentClients: 100_000,
   depth: 32,
   key: 256,
   document: 64 * MIB,

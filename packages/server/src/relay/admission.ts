@@ -64,7 +64,14 @@ export const SLICE_BYTES: number = 128 * 1024
 const FORMAT = 1
 const GAP: Verdict = { type: 'refused', code: 'gap', message: 'the update leans on edits that are not here' }
 /** What the log holds was judged when it came in, perhaps by other limits. */
-const NO_LIMITS: UpdateLimits = { edit: Infinity, structs: Infinity, depth: 1000, key: Infinity }
+const NO_LIMITS: UpdateLimits = {
+  edit: Infinity,
+  structs: Infinity,
+  clients: Infinity,
+  documentClients: Infinity,
+  depth: 1000,
+  key: Infinity,
+}
 
 /** Judges an update whole, for what is at most SLICE_BYTES. Changes nothing. */
 export function admit(state: Admission, update: Uint8Array, limits: UpdateLimits): Verdict {
@@ -176,11 +183,16 @@ function conclude(state: Admission, scan: UpdateScan): Verdict {
   if (scan.gap || !canIntegrate(scan.blocks, scan.needs, scan.index)) return GAP
   const clocks: number[] = []
   const clients: number[] = []
+  let size = state.clients.size
   for (const block of scan.blocks) {
     if (block.fresh === 0) continue
     clocks.push(block.client, block.end)
     clients.push(block.client)
+    if (!state.clients.has(block.client)) size++
   }
+  const { documentClients } = scan.limits
+  if (size > documentClients && size > state.clients.size)
+    return { type: 'refused', code: 'limit', message: `the document would be above ${documentClients} Yjs client ids` }
   const named = clients.length === scan.blocks.length ? clients : scan.blocks.map(({ client }) => client)
   if (clients.length === 0 && scan.deletes.length === 0) return { type: 'nothing', named }
   const update = scan.stale ? trimUpdate(scan) : scan.bytes

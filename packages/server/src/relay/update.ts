@@ -17,7 +17,7 @@ export interface Client {
   deleted: Ranges | undefined
 }
 export type Clients = ReadonlyMap<number, Client>
-export type UpdateLimits = Pick<Limits, 'edit' | 'structs' | 'depth' | 'key'>
+export type UpdateLimits = Pick<Limits, 'edit' | 'structs' | 'clients' | 'documentClients' | 'depth' | 'key'>
 
 /** Yjs clocks count characters; 2^31 of one client is far beyond what a document may hold, and below it every number here is a small integer. */
 export const MAX_CLOCK: number = 2 ** 31 - 1
@@ -185,6 +185,7 @@ function nextBlock(scan: UpdateScan): void {
     scan.phase = GROUPS
     return
   }
+  if (scan.blocks.length >= scan.limits.clients) fail(scan, 'limit', `an update under more than ${scan.limits.clients} Yjs client ids`)
   scan.blocksLeft--
   scan.structsLeft = readUint(scan)
   const client = readUint(scan)
@@ -360,6 +361,7 @@ function nextGroup(scan: UpdateScan): void {
     if (scan.groups === NO_GROUPS) scan.groups = new Set()
     if (scan.groups.has(client)) fail(scan, 'bad_bytes', `two delete sets of client ${client}`)
     scan.groups.add(client)
+    if (scan.groups.size > scan.limits.documentClients) fail(scan, 'limit', `more than ${scan.limits.documentClients} delete sets`)
   }
   scan.rangesLeft = readUint(scan)
   scan.group = client
