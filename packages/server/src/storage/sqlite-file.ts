@@ -70,7 +70,7 @@ export function openToWrite(directory: string, synchronous: Synchronous = 'FULL'
     db.close()
     // SQLite's own error class does not survive the way between threads.
     if (error instanceof Database.SqliteError)
-      throw new SyncError('store_failed', `${logPath(directory)} cannot be opened: ${error.message} (${error.code})`, { cause: error })
+      throw new SyncError('storage_failed', `${logPath(directory)} cannot be opened: ${error.message} (${error.code})`, { cause: error })
     throw error
   }
   return db
