@@ -182,6 +182,23 @@ describe('the compactor', () => {
     expect(isDue(head({ tailEntries: 10_001, snapshot: 1_000_000 }))).toBe(true)
   })
 
+  it('lets four times as much gather behind a document that is growing: the cores are wanted for its edits', async () => {
+    const log = createMemoryLog()
+    const asked: DocumentId[] = []
+    const work = {
+      fold: (document: DocumentId) => (asked.push(document), Promise.resolve(undefined)),
+      state: () => Promise.resolve(undefined),
+      close: () => Promise.resolve(),
+    }
+    const compactor = createCompactor({ log, work, clock: systemClock, retain: Infinity })
+    expect(compactor.consider({ ...head({ tailEntries: 4_000, tailBytes: 262_144 }), document: doc('a') }, true)).toBeUndefined()
+    await compactor.consider({ ...head({ tailEntries: 4_001 }), document: doc('b') }, true)
+    await compactor.consider({ ...head({ tailBytes: 262_145 }), document: doc('c') }, true)
+    await compactor.consider({ ...head({ tailEntries: 1_001 }), document: doc('d') })
+    expect(asked).toEqual(['b', 'c', 'd'])
+    await compactor.close()
+  })
+
   it('works on one document at a time, on each once, and drops what waits when it closes', async () => {
     const log = createMemoryLog()
     const asked: string[] = []
