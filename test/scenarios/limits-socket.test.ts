@@ -1,6 +1,7 @@
 /**
  * Every limit of a socket at its edge: what is exactly at it passes, what is one above is answered with the documented code and costs at most that socket.
  */
+import { connect } from 'node:net'
 import { beforeEach, describe, expect, it } from 'vitest'
 import { WebSocket } from 'ws'
 import { Awareness, encodeAwarenessUpdate, removeAwarenessStates } from 'y-protocols/awareness'
@@ -233,5 +234,31 @@ describe('presence', () => {
       removeAwarenessStates(awareness, [awareness.clientID], 'test')
       wire.send({ type: 'presence', handle, awareness: encodeAwarenessUpdate(awareness, [awareness.clientID]) })
       await until(() => Number.isNaN(shown().at(-1)))
+    }))
+})
+
+describe('an upgrade that is refused', () => {
+  it('is over even for a peer that keeps its own half of the connection open', () =>
+    inScene(async (scene) => {
+      const { url } = await scene.serve()
+      const { hostname, port } = new URL(url)
+      const socket = connect({ host: hostname, port: Number(port), allowHalfOpen: true })
+      scene.onEnd(() => void socket.destroy())
+      let answer = ''
+      let ended = false
+      let lost = false
+      socket.on('data', (chunk) => (answer += String(chunk)))
+      socket.on('end', () => (ended = true))
+      socket.on('error', () => (lost = true))
+      socket.write(
+        `GET /nope HTTP/1.1\r\nHost: ${hostname}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n`,
+      )
+      await until(() => ended)
+      expect(answer).toContain('not_found')
+      // The kernel refuses what comes for a descriptor that was given back.
+      await until(() => {
+        if (!lost) socket.write('x')
+        return lost
+      })
     }))
 })

@@ -58,6 +58,13 @@ export interface Server {
 const BACKLOG = 4096
 /** How long answers may take while draining, in ms. */
 const DRAIN_MS = 3000
+/** How long a peer may take to read why it was refused, in ms. */
+const REFUSED_MS = 2000
+/** How long a request may take to arrive: its headers, all of it. In ms. */
+const HEADERS_MS = 10_000
+const REQUEST_MS = 30_000
+/** Connections beyond `limits.connections`, for plain HTTP and for being told that there are too many. */
+const SPARE_CONNECTIONS = 1000
 
 /**
  * A relay on the log in `options.data`. Rejects with `SyncError`: `bad_option`, `store_in_use`, `store_failed`, `storage_failed`.
@@ -184,10 +191,14 @@ function reportDeath(report: (what: string, details: Readonly<Record<string, unk
 
 /** A relay that listens on `options.host` and `options.port`. Rejects as `createRelay` does, or with `bad_option` when the address cannot be had. */
 export async function createServer(options: ServerOptions = {}): Promise<Server> {
-  const { host, port } = checkOptions(options)
+  const { host, port, limits } = checkOptions(options)
   const relay = await createRelay(options)
   const answer = getRequestListener(relay.app.fetch)
-  const http = createHttpServer((request, response) => void answer(request, response))
+  const http = createHttpServer(
+    { headersTimeout: HEADERS_MS, requestTimeout: REQUEST_MS, connectionsCheckingInterval: 5000 },
+    (request, response) => void answer(request, response),
+  )
+  http.maxConnections = limits.connections + SPARE_CONNECTIONS
   http.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     if (!relay.upgrade(request, socket, head)) refuse(socket, 'not_found', 'there is nothing to upgrade to at this address')
   })
@@ -234,8 +245,12 @@ function pathOf(request: IncomingMessage): string {
 function refuse(socket: Duplex, code: ErrorCode, message: string): void {
   const { http, hint } = ERRORS[code]
   const body = JSON.stringify({ error: { code, message, hint } })
+  // Ending is half of it: a peer that keeps its own half open would keep the descriptor too.
+  const cancel = systemClock.after(REFUSED_MS, () => socket.destroy())
+  socket.on('close', cancel)
   socket.end(
     `HTTP/1.1 ${http} ${STATUS_CODES[http] ?? ''}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\n${http === 503 ? 'Retry-After: 1\r\n' : ''}\r\n${body}`,
+    () => socket.destroy(),
   )
 }
 
