@@ -3,7 +3,7 @@
  */
 import * as fc from 'fast-check'
 import { SignJWT, UnsecuredJWT, exportJWK, generateKeyPair } from 'jose'
-import { beforeAll, describe, expect, it } from 'vitest'
+import { beforeAll, describe, expect, it, vi } from 'vitest'
 import type { Access, DocumentId } from '@rejoin/shared'
 import { checkedAuthorize, grantProblem, jwt } from '#server/http/authorize.js'
 import type { Authorize, Grant } from '#server/relay/grant.js'
@@ -140,6 +140,18 @@ describe('options of jwt', () => {
   ])('with %s are refused', (_what, options, message) => {
     expect(() => jwt(options)).toThrow(message)
     expect(() => jwt(options)).toThrow(expect.objectContaining({ code: 'bad_option' }) as Error)
+  })
+})
+
+describe('a secret that is short', () => {
+  it('is taken, with a warning that does not hold it', () => {
+    const warn = vi.spyOn(process, 'emitWarning').mockImplementation(() => undefined)
+    jwt({ secret: SECRET })
+    expect(warn).not.toHaveBeenCalled()
+    jwt({ secret: 'hunter2\n' })
+    expect(warn.mock.calls).toEqual([[expect.stringContaining('the secret is 7 bytes'), 'RejoinWarning']])
+    expect(JSON.stringify(warn.mock.calls)).not.toContain('hunter2')
+    warn.mockRestore()
   })
 })
 

@@ -124,6 +124,9 @@ const ASYMMETRIC: ReadonlySet<string> = new Set([
   'Ed25519',
 ])
 
+/** As long as the digest of HS256. */
+const SECRET_BYTES = 32
+
 function readKey(options: JwtOptions): { readonly key: JWTVerifyGetKey; readonly algorithms: readonly string[] } {
   const { secret, jwks } = options
   if ((secret === undefined) === (jwks === undefined)) throw new SyncError('bad_option', 'jwt: give either secret or jwks')
@@ -139,6 +142,8 @@ function readKey(options: JwtOptions): { readonly key: JWTVerifyGetKey; readonly
   if (secret !== undefined) {
     const bytes = secretBytes(secret)
     if (bytes.length === 0) throw new SyncError('bad_option', 'jwt: the secret is empty')
+    if (bytes.length < SECRET_BYTES)
+      process.emitWarning(`jwt: the secret is ${bytes.length} bytes; one below ${SECRET_BYTES} can be found by trying`, 'RejoinWarning')
     return { key: () => bytes, algorithms }
   }
   if (typeof jwks === 'string' || jwks instanceof URL) {

@@ -47,7 +47,7 @@ export interface RelayCore {
   hold(document: DocumentId): Promise<RelayDocument>
   /** Holds every open socket of `principal` to another grant; with null, ends them. */
   regrant(principal: string, grant: Grant | null): void
-  /** Takes nothing more; resolves when everything taken is durable, answered, and every peer was told when to come back and is closed. */
+  /** Takes nothing more; resolves when everything admitted is durable, answered, and every peer was told when to come back and is closed. A push that still waits to be admitted is not answered: its client sends it again. */
   drain(): Promise<void>
   stats(): RelayStats
 }
