@@ -274,6 +274,61 @@ describe('a store', () => {
     expect(client.status.get().storage.name).toBe('failed')
   })
 
+  it('that cannot close a document closes the others, itself and the client all the same, and lets it be opened again', async () => {
+    const tab = createMemoryDisk().tab()
+    let closed = 0
+    const store: StoreFactory = {
+      name: 'sticky',
+      open: async () => {
+        const opened = await tab.open()
+        return {
+          ...opened,
+          open: async (document) => {
+            const rows = await opened.open(document)
+            const close = async (): Promise<void> => {
+              await rows.close()
+              throw new Error('the disk is gone')
+            }
+            return { ...rows, close }
+          },
+          close: async () => {
+            closed += 1
+            await opened.close()
+          },
+        }
+      },
+    }
+    const client = world.connect({ store })
+    const replica = await world.opened(client)
+    await type(replica, 'x').wait()
+    replica.close()
+    await world.settle()
+    expect(client.status.get().storage.reason).toBe('the disk is gone')
+    expect(textOf((await world.opened(client)).ydoc)).toBe('x')
+    await world.opened(client, 'other')
+    expect(await client.close()).toEqual({ unsent: 0 })
+    expect(closed).toBe(1)
+    expect(relay.sockets.size).toBe(0)
+  })
+
+  it('that cannot count what waits is asked again, and status says why until it can', async () => {
+    const tab = createMemoryDisk().tab()
+    let fails = true
+    const pending = new SyncError('store_failed', 'not now')
+    const open: StoreFactory['open'] = async () => {
+      const opened = await tab.open()
+      return { ...opened, pending: () => (fails ? Promise.reject(pending) : opened.pending()) }
+    }
+    const client = world.connect({ store: { name: 'shy', open } })
+    await world.settle()
+    expect(client.status.get().storage).toEqual({ name: 'memory', reason: 'not now' })
+    await expect(client.wait()).rejects.toBe(pending)
+    fails = false
+    await clock.advance(5000)
+    expect(client.status.get().storage).toEqual({ name: 'memory' })
+    await client.wait()
+  })
+
   it('that refuses commits is told so, is tried again, and gets everything in the end', async () => {
     let full = false
     const disk = createMemoryDisk({ failure: () => (full ? new Error('quota') : undefined) })

@@ -163,7 +163,7 @@ describe('the session', () => {
 
   it('takes no heartbeat under a second or over an hour', () => {
     const heartbeat = (ms: number): number =>
-      stepSession(sessions.greeting, { ...sessionEvents.welcome, heartbeat: ms } as SessionEvent, env(0)).state.heartbeat
+      stepSession(sessions.greeting, { ...sessionEvents.welcome, heartbeat: ms }, env(0)).state.heartbeat
     expect([0, 5000, 2 ** 31].map(heartbeat)).toEqual([1000, 5000, 3_600_000])
   })
 

@@ -104,14 +104,15 @@ class RejoinClient implements Client {
     this.status = readable
     this.#setStatus = set
     this.#store = openStore(factory)
-    this.#tending = new Tending(this.#store, {
+    this.#tending = new Tending(this.#store, clock, random, {
       isOpen: (document) => this.#entries.has(document) || this.#leaving.has(document),
       open: (document) => void this.#entry(document),
       changed: () => this.#tell(),
+      trouble: (error) => this.#troubled(error),
     })
     this.#store.then(
       (store) => this.#opened(store),
-      (thrown: unknown) => this.#storeFailed(thrown),
+      (thrown: unknown) => this.#troubled(thrown, 'failed'),
     )
     this.#network.status.subscribe(() => this.#tell())
     this.#network.start()
@@ -160,13 +161,12 @@ class RejoinClient implements Client {
     this.#tending.close()
     this.#cancelLook()
     const entries = [...this.#entries.values()]
-    await Promise.all([...entries.map(({ replica }) => replica.close()), ...this.#leaving.values()])
+    await Promise.all([...entries.map(({ replica }) => this.#end(replica)), ...this.#leaving.values()])
     const unsent = this.status.get().pending.relay
     this.#network.close()
-    await this.#store.then(
-      (store) => store.close(),
-      () => undefined,
-    )
+    // Without a store there is nothing to close.
+    const store = await this.#store.catch(() => undefined)
+    await store?.close().catch((thrown: unknown) => this.#troubled(thrown))
     this.#tell()
     return { unsent }
   }
@@ -206,7 +206,7 @@ class RejoinClient implements Client {
   #leave(entry: Entry): void {
     const { document } = entry.replica
     this.#entries.delete(document)
-    const left = entry.replica.close().finally(() => {
+    const left = this.#end(entry.replica).finally(() => {
       const { pending, quarantined } = entry.counted
       this.#count(entry.counted, -1)
       entry.counted = EMPTY
@@ -215,6 +215,11 @@ class RejoinClient implements Client {
       this.#tell()
     })
     this.#leaving.set(document, left)
+  }
+
+  /** Closes a replica. A store that fails at it keeps neither the others nor the next replica of the document. */
+  #end(replica: SharedReplica): Promise<void> {
+    return replica.close().catch((thrown: unknown) => this.#troubled(thrown))
   }
 
   #count({ pending, quarantined, held }: Status, sign: 1 | -1): void {
@@ -244,8 +249,9 @@ class RejoinClient implements Client {
     })
   }
 
-  #storeFailed(thrown: unknown): void {
-    this.#storage = { name: 'failed', reason: toSyncError(thrown, 'store_failed').reason }
+  /** Nothing thrown: the store works again. With the name it has now, it works, but not at this. */
+  #troubled(thrown: unknown, name: StorageStatus['name'] = this.#storage.name): void {
+    this.#storage = thrown === undefined ? { name } : { name, reason: toSyncError(thrown, 'store_failed').reason }
     this.#tell()
   }
 
@@ -262,12 +268,9 @@ class RejoinClient implements Client {
   }
 }
 
+/** Whoever waits for it makes a SyncError of what it rejects with, or of what a factory of the application throws. */
 async function openStore(factory: StoreFactory): Promise<Store> {
-  try {
-    return await factory.open()
-  } catch (error) {
-    throw toSyncError(error, 'store_failed')
-  }
+  return factory.open()
 }
 
 /** The relay's socket address. Throws `bad_option`. */

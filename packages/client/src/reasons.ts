@@ -18,6 +18,5 @@ export function refusedError({ refused, incarnation, n }: OutboxRow, wanted: num
 
 /** What is in the document is more than Yjs can work on. Loading it again leads to the same; its edits stay in the store. */
 export function brokenError(document: DocumentId): SyncError {
-  const what = 'Yjs failed in the middle of a change: content is nested deeper than the stack, or a handler of its events threw'
-  return new SyncError('internal', `the replica of "${document}" takes no more part: ${what}`)
+  return new SyncError('internal', `the replica of "${document}" takes no more part: Yjs failed, on depth or in an event handler`)
 }

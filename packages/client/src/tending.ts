@@ -1,8 +1,8 @@
 /**
  * Documents on this device that nobody has open here but whose edits are not sent (step 2 of the path): counted, and opened in the background when their tab is gone.
  */
-import { SyncError, toSyncError } from '@rejoin/shared'
-import type { DocumentId } from '@rejoin/shared'
+import { SyncError, backoff, toSyncError } from '@rejoin/shared'
+import type { Clock, DocumentId, Random } from '@rejoin/shared'
 import type { DocumentStore, Store } from './stores/store.ts'
 import { Gate } from './waits.ts'
 
@@ -12,6 +12,8 @@ export interface TendingHost {
   /** Open a replica that nobody looks at: it sends what nobody holds, and closes. */
   open(document: DocumentId): void
   changed(): void
+  /** The store could not be read; undefined: it can be again. */
+  trouble(error: SyncError | undefined): void
 }
 
 /** Replicas opened in the background at once. */
@@ -34,11 +36,18 @@ export class Tending {
   readonly #opened = new Set<DocumentId>()
   /** Documents that were opened in the background once: what is left, if anything, waits behind a refused edit. */
   readonly #parked = new Set<DocumentId>()
+  readonly #clock: Clock
+  readonly #random: Random
   #counting = false
   #stale = false
+  /** Counts that failed in a row. */
+  #attempt = 0
+  #cancel: (() => void) | undefined
 
-  constructor(store: Promise<Store>, host: TendingHost) {
+  constructor(store: Promise<Store>, clock: Clock, random: Random, host: TendingHost) {
     this.#store = store
+    this.#clock = clock
+    this.#random = random
     this.#host = host
   }
 
@@ -99,6 +108,7 @@ export class Tending {
 
   close(): void {
     this.#isClosed = true
+    this.#cancel?.()
     this.#begun.fail(closedError())
     for (const { stop } of this.#watched.values()) stop()
   }
@@ -116,23 +126,38 @@ export class Tending {
 
   async #count(): Promise<void> {
     this.#counting = true
+    let store: Store | undefined
     try {
-      const store = await this.#store
+      store = await this.#store
       while (this.#stale && !this.#isClosed) {
         this.#stale = false
         const counts = await store.pending()
         this.#counts = new Map(counts.map(({ document, rows, refused }) => [document, { rows, refused }]))
         // Nothing is left that waits behind a refused edit: what comes next is tended.
         for (const document of this.#parked) if (!this.#counts.has(document)) this.#parked.delete(document)
+        if (this.#attempt > 0) this.#host.trouble(undefined)
+        this.#attempt = 0
         this.#begun.open()
         this.#host.changed()
         this.#tend(store)
       }
     } catch (thrown) {
-      this.#begun.fail(toSyncError(thrown, 'store_failed'))
+      this.#failed(store, toSyncError(thrown, 'store_failed'))
     } finally {
       this.#counting = false
     }
+  }
+
+  /** What was counted before stands, and the store is asked again. */
+  #failed(store: Store | undefined, error: SyncError): void {
+    if (this.#isClosed) return
+    this.#begun.fail(error)
+    // It could not even be opened, which is told where it was tried.
+    if (store === undefined) return
+    this.#host.trouble(error)
+    this.#cancel?.()
+    this.#cancel = this.#clock.after(1000 + backoff(this.#attempt, this.#random, { cap: 60_000 }), () => this.#recount())
+    this.#attempt += 1
   }
 
   #tend(store: Store): void {
@@ -171,7 +196,8 @@ export class Tending {
       // Aborted, or nothing is left, or the store fails: a replica that is opened says so in its status.
       return false
     } finally {
-      await rows?.close()
+      // What it does not say by closing, it says when it is opened.
+      await rows?.close().catch(() => undefined)
     }
   }
 }
