@@ -97,7 +97,7 @@ class RejoinClient implements Client {
     const factory = options.store ?? defaultStore?.()
     // JavaScript callers also pass `memory` without calling it.
     if (typeof factory?.open !== 'function')
-      throw new SyncError('bad_option', 'store: say where this device keeps documents, for example sqlite({ path }) or memory()')
+      throw new SyncError('bad_option', 'store: where to keep documents, as sqlite({ path }) or memory()')
     this.#platform = { ...platform, clock }
     this.#network = platform.network({ url: syncUrl(options.url), token: options.token, clock, random, randomBytes })
     const { readable, set } = createReadable<Status>({ ...EMPTY, storage: this.#storage })

@@ -138,5 +138,5 @@ function isThenable(value: unknown): boolean {
 }
 
 function asyncEdit(): SyncError {
-  return new SyncError('bad_option', 'an edit is one synchronous function: await first, then edit')
+  return new SyncError('bad_option', 'an edit is synchronous: await first, then edit')
 }

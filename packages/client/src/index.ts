@@ -1,5 +1,5 @@
 /**
- * `@rejoin/client` in browsers: the platform's WebSocket, IndexedDB by default. The code for both is loaded behind this.
+ * `@rejoin/client` in browsers: the platform's WebSocket, IndexedDB by default. The code for the wire is loaded behind this.
  */
 import { cryptoRandom, systemClock } from '@rejoin/shared'
 import type { Client, ClientOptions } from './client.ts'
