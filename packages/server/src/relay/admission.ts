@@ -27,9 +27,9 @@ export type Verdict = Admitted | Nothing | Refused
 /** It integrates, and all of it is here. */
 export interface Nothing {
   readonly type: 'nothing'
-  /** Yjs client ids whose structs it holds. */
-  readonly named: readonly number[]
 }
+
+const NOTHING: Nothing = { type: 'nothing' }
 
 /** It integrates and adds something. `absorb` makes it count. */
 export interface Admitted {
@@ -38,8 +38,6 @@ export interface Admitted {
   readonly update: Uint8Array
   /** Yjs client ids that it writes new structs under. */
   readonly clients: readonly number[]
-  /** Yjs client ids whose structs it holds, new or known. */
-  readonly named: readonly number[]
   readonly change: Change
 }
 
@@ -193,10 +191,9 @@ function conclude(state: Admission, scan: UpdateScan): Verdict {
   const { documentClients } = scan.limits
   if (size > documentClients && size > state.clients.size)
     return { type: 'refused', code: 'limit', message: `the document would be above ${documentClients} Yjs client ids` }
-  const named = clients.length === scan.blocks.length ? clients : scan.blocks.map(({ client }) => client)
-  if (clients.length === 0 && scan.deletes.length === 0) return { type: 'nothing', named }
+  if (clients.length === 0 && scan.deletes.length === 0) return NOTHING
   const update = scan.stale ? trimUpdate(scan) : scan.bytes
-  return { type: 'admitted', update, clients, named, change: { revision: state.revision, clocks, gone: scan.gone, deletes: scan.deletes } }
+  return { type: 'admitted', update, clients, change: { revision: state.revision, clocks, gone: scan.gone, deletes: scan.deletes } }
 }
 
 /** Adds triples whose clients are all there, in runs of one client with ascending starts. */

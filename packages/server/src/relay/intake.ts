@@ -220,15 +220,11 @@ export class Intake {
   }
 
   /**
-   * Whether it writes under a Yjs client id of another principal: no edit may, and a state push, which repeats what others wrote, only where nobody is known
-   * to own. An edit under one id that is another's, all known, was written in its place before it came: an ack would say that it is here. Under several ids it
-   * is an import, of which some may well be known.
+   * Whether it adds something under a Yjs client id of another principal: no edit may, and a state push, which repeats what others wrote, only where nobody is
+   * known to own. What is known already tells nothing: a client that tidies rich text names the structs of others in its own edits.
    */
-  #isForeign({ author, kind }: Push, verdict: Admitted | Nothing): boolean {
-    if (!author.strict) return false
-    const { named } = verdict
-    if (verdict.type === 'admitted' && !this.#owners.allows(verdict.clients, author.principal)) return true
-    return kind === 'edit' && named.length === 1 && !this.#owners.allows(named, author.principal)
+  #isForeign({ author }: Push, verdict: Admitted | Nothing): boolean {
+    return author.strict && verdict.type === 'admitted' && !this.#owners.allows(verdict.clients, author.principal)
   }
 
   #append(push: Push, verdict: Admitted): void {
