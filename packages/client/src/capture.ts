@@ -34,6 +34,8 @@ export class Capture {
   #parts: Uint8Array[] = []
   #foreign = false
   #pendingBefore: PendingMark = NONE
+  /** Whether something that the application applied too early waits among what is pending. */
+  #isOwing = false
   #isLooking = false
 
   constructor(doc: Y.Doc, listener: CaptureListener) {
@@ -59,6 +61,11 @@ export class Capture {
     } finally {
       if (isOutermost) this.#look()
     }
+  }
+
+  /** The store has been read: what is pending now was left so by the application, in an earlier life. */
+  loaded(): void {
+    this.#isOwing = markPending(this.#doc) !== NONE
   }
 
   /** Ends, and lets every later change of the document throw: the document would take it, and nobody would hear of it. */
@@ -99,7 +106,8 @@ export class Capture {
 
   readonly #update = (update: Uint8Array, origin: unknown): void => {
     // What the application applied too early and what only now found its place comes out under the origin of whatever completed it, perhaps our own: it is still the application's, and the relay may lack it.
-    if (!isOurs(origin) || (this.#pendingBefore !== NONE && !samePending(this.#pendingBefore, markPending(this.#doc)))) {
+    // Another tab's edit that came before what it builds on waits there too, and is in that tab's outbox.
+    if (!isOurs(origin) || (this.#isOwing && !samePending(this.#pendingBefore, markPending(this.#doc)))) {
       if (this.#parts.length === 0) queueMicrotask(this.#left)
       this.#parts.push(update)
     }
@@ -119,7 +127,11 @@ export class Capture {
     const n = first === undefined ? 0 : this.#listener.edit(parts.length === 1 ? first : Y.mergeUpdates(parts))
     if (batch !== undefined) batch.n = n
     const mark = markPending(this.#doc)
-    if (this.#foreign && mark !== NONE && !samePending(this.#pendingBefore, mark)) this.#listener.pending(encodePending(mark))
+    if (mark === NONE) this.#isOwing = false
+    else if (this.#foreign && !samePending(this.#pendingBefore, mark)) {
+      this.#isOwing = true
+      this.#listener.pending(encodePending(mark))
+    }
     this.#foreign = false
     this.#pendingBefore = NONE
   }

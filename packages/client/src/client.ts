@@ -11,7 +11,7 @@ import type { Status, StorageStatus } from './status.ts'
 import { sameStatus } from './status.ts'
 import { createSteadyClock } from './steady.ts'
 import type { Store, StoreFactory } from './stores/store.ts'
-import { Tending } from './tending.ts'
+import { Tending, closedError } from './tending.ts'
 import type { WaitOptions } from './waits.ts'
 import { abortable, rungOf } from './waits.ts'
 
@@ -120,7 +120,7 @@ class RejoinClient implements Client {
 
   open(document: string): Replica {
     const id = parseDocumentId(document)
-    if (this.#closing !== undefined) throw new SyncError('closed', 'the client is closed')
+    if (this.#closing !== undefined) throw closedError()
     const entry = this.#entry(id)
     entry.handles += 1
     return createHandle(entry.replica, () => {
@@ -235,7 +235,7 @@ class RejoinClient implements Client {
       this.#entries.get(notice.document)?.replica.notice(notice)
       this.#tending.notice(notice.document)
     })
-    this.#tending.begin()
+    this.#tending.look()
     this.#lookLater()
     this.#tell()
   }
@@ -277,7 +277,7 @@ async function openStore(factory: StoreFactory): Promise<Store> {
 export function syncUrl(url: string): string {
   const parsed = parseUrl(url)
   if (parsed === undefined || !/^(https?|wss?):$/u.test(parsed.protocol))
-    throw new SyncError('bad_option', `url: "${url}" is not an http, https, ws or wss address`)
+    throw new SyncError('bad_option', `url: "${url}" is not http(s) or ws(s)`)
   parsed.protocol = parsed.protocol.replace('http', 'ws')
   if (!parsed.pathname.endsWith('/sync')) parsed.pathname = `${parsed.pathname.replace(/\/$/u, '')}/sync`
   parsed.hash = ''

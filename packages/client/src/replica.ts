@@ -117,7 +117,7 @@ export class SharedReplica {
   /** Throws unless edits may be made. */
   assertEditable(): void {
     if (this.#broken !== undefined) throw this.#broken.error
-    if (this.#closing !== undefined || this.isDestroyed) throw new SyncError('closed', `the replica of "${this.document}" is closed`)
+    if (this.#closing !== undefined || this.isDestroyed) throw closedError(this.document)
     if (this.loaded.isOpen) return
     throw this.loaded.error ?? new SyncError('not_loaded', `the replica of "${this.document}" is not loaded yet`)
   }
@@ -163,7 +163,7 @@ export class SharedReplica {
 
   /** Another tab may have died between its commit and its notice. */
   look(): void {
-    if (this.#closing === undefined) this.#adoption?.reread()
+    this.#adoption?.reread()
   }
 
   /** Sends a refused edit again, for example after a limit was raised. Returns whether there is one. */
@@ -248,8 +248,8 @@ export class SharedReplica {
       this.#store = await store.open(this.document)
       await this.#store.hold(this.incarnation, this.#abort.signal)
       const { updates, outbox, cursor } = await loadDocument(this.#store, this.ydoc)
-      this.#working = { name: store.durability }
-      this.#storage = this.#working
+      this.#capture.loaded()
+      this.#storage = this.#working = { name: store.durability }
       this.#rows = updates.length
       if (updates.length > 0) this.#isNew = false
       this.#commits.attach(this.#store)

@@ -72,10 +72,6 @@ export class Tending {
     return undefined
   }
 
-  begin(): void {
-    this.#recount()
-  }
-
   /** Resolves after the first count. */
   begun(signal: AbortSignal | undefined): Promise<void> {
     return this.#begun.wait(signal)
@@ -87,7 +83,7 @@ export class Tending {
     this.#recount()
   }
 
-  /** Counts again, in case somebody died before telling. */
+  /** Counts: at first, and again in case somebody died before telling. */
   look(): void {
     this.#recount()
   }
@@ -202,6 +198,7 @@ export class Tending {
   }
 }
 
-function closedError(): SyncError {
+/** Who asks comes too late. */
+export function closedError(): SyncError {
   return new SyncError('closed', 'the client is closed')
 }
