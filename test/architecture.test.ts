@@ -26,10 +26,11 @@ const SERVER_ROOMS: Readonly<Record<string, readonly string[]>> = {
   sinks: ['view', 'pump'],
   sources: ['relay', 'pump'],
   storage: ['log', 'view'],
-  forwarding: ['log', 'storage', 'view', 'sinks', 'pump'],
-  compaction: ['log', 'relay', 'storage'],
-  documents: ['http', 'log', 'view'],
+  forwarding: ['log', 'storage', 'view', 'sinks', 'pump', 'slow'],
+  compaction: ['log', 'relay', 'storage', 'slow'],
+  documents: ['http', 'log', 'view', 'slow'],
   pump: [],
+  slow: [],
 }
 
 const FRAMES = 'packages/shared/src/frames.ts'

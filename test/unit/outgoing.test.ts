@@ -1,3 +1,6 @@
+/**
+ * What leaves a socket in one turn: framed into one buffer, and read back by the other side as the same messages.
+ */
 import { PassThrough } from 'node:stream'
 import fc from 'fast-check'
 import { expect, it } from 'vitest'
