@@ -17,7 +17,8 @@ export interface WholePush {
 /** A push whose last part has not come. */
 export interface Parts {
   readonly first: PushFrame
-  readonly update: Uint8Array[]
+  /** What has come, with room behind it: one buffer, so that many small parts cost no more than a few large ones. */
+  update: Uint8Array
   length: number
 }
 
@@ -42,30 +43,33 @@ export function takePart(parts: Parts | undefined, frame: PushFrame): Assembly {
     if (frame.offset !== 0) return { type: 'bad', reason: 'a part of a push that did not begin' }
     if (frame.update.length === frame.total) return { type: 'whole', push: wholeOf(frame, frame.update) }
     if (frame.update.length === 0) return { type: 'bad', reason: 'a part of a push that holds nothing' }
-    return { type: 'more', parts: { first: { ...frame, update: NOTHING }, update: [frame.update.slice()], length: frame.update.length } }
+    return { type: 'more', parts: { first: { ...frame, update: NOTHING }, update: frame.update.slice(), length: frame.update.length } }
   }
   if (!follows(parts, frame)) return { type: 'bad', reason: 'a part of a push that does not follow the part before' }
-  parts.update.push(frame.update.slice())
-  parts.length += frame.update.length
-  return parts.length < frame.total ? { type: 'more', parts } : { type: 'whole', push: wholeOf(parts.first, join(parts)) }
+  add(parts, frame)
+  return parts.length < frame.total
+    ? { type: 'more', parts }
+    : { type: 'whole', push: wholeOf(parts.first, parts.update.subarray(0, parts.length)) }
 }
 
 function follows({ first, length }: Parts, frame: PushFrame): boolean {
   const { handle, incarnation, lo, hi, kind, total, offset, update } = frame
   const same = handle === first.handle && incarnation === first.incarnation && lo === first.lo && hi === first.hi && kind === first.kind
-  return same && total === first.total && offset === length && update.length > 0
+  return same && total === first.total && offset === length && update.length > 0 && length + update.length <= total
 }
 
 function wholeOf({ incarnation, lo, hi, kind, covers }: PushFrame, update: Uint8Array): WholePush {
   return { incarnation, lo, hi, kind, covers, update }
 }
 
-function join({ update, length }: Parts): Uint8Array {
-  const whole = new Uint8Array(length)
-  let at = 0
-  for (const part of update) {
-    whole.set(part, at)
-    at += part.length
+/** Grows by doubling, never beyond the total, which a sender might name and not send. */
+function add(parts: Parts, { update, total }: PushFrame): void {
+  const length = parts.length + update.length
+  if (length > parts.update.length) {
+    const roomier = new Uint8Array(Math.min(total, Math.max(length, parts.update.length * 2)))
+    roomier.set(parts.update.subarray(0, parts.length))
+    parts.update = roomier
   }
-  return whole
+  parts.update.set(update, parts.length)
+  parts.length = length
 }
