@@ -34,6 +34,11 @@ export interface Manner {
   readonly bytes?: number | undefined
 }
 
+/** In this time every tab of a device has heard what another tab did, in ms. */
+const NEWS_MS = 1000
+/** And in this time of what a tab did that died before it could tell. */
+const LATE_NEWS_MS = 62_000
+
 export class Device {
   readonly name: string
   readonly disk: MemoryDisk
@@ -42,12 +47,14 @@ export class Device {
   /** Probability that its store refuses a write. */
   failing = 0
   #opened = 0
+  /** Rows of its outbox → since when they have been seen. */
+  #rows = new Map<string, number>()
   readonly #chance: Chance
-  readonly #surroundings: Surroundings
+  readonly surroundings: Surroundings
 
   constructor(name: string, surroundings: Surroundings, chance: Chance) {
     this.name = name
-    this.#surroundings = surroundings
+    this.surroundings = surroundings
     this.#chance = chance
     this.online = chance.maybe(0.8)
     const { random } = chance.fork()
@@ -60,13 +67,13 @@ export class Device {
   }
 
   open(): Tab {
-    const tab = new Tab(`${this.name}.${this.#opened++}`, this, this.#surroundings, this.#chance.fork())
+    const tab = new Tab(`${this.name}.${this.#opened++}`, this, this.surroundings, this.#chance.fork())
     this.tabs.add(tab)
     return tab
   }
 
   setOnline(online: boolean, silently: boolean): void {
-    this.#surroundings.trace(`${this.name} goes ${online ? 'online' : 'offline'}`)
+    this.surroundings.trace(`${this.name} goes ${online ? 'online' : 'offline'}`)
     this.online = online
     for (const { access } of this.tabs) {
       access.online = online
@@ -74,9 +81,36 @@ export class Device {
     }
   }
 
+  /** P5: what every tab's status shows is never better than what is, for its own edits and for the whole device. */
+  checkStatus(documents: readonly DocumentId[]): void {
+    const { clock, history, ledger } = this.surroundings
+    const now = clock.now()
+    const rows = new Map<string, number>()
+    let waiting = 0
+    for (const document of documents) {
+      for (const { incarnation, n, refused } of this.disk.read(document).outbox) {
+        const since = this.#rows.get(`${incarnation}/${n}`) ?? now
+        rows.set(`${incarnation}/${n}`, since)
+        if (
+          refused === undefined &&
+          now - since > (this.#isAlive(incarnation) ? NEWS_MS : LATE_NEWS_MS) &&
+          history.ackedOf(document, incarnation) < n
+        )
+          waiting++
+      }
+    }
+    this.#rows = rows
+    // Of a log that was put back only the device knows what it had acknowledged.
+    for (const tab of this.tabs) tab.checkStatus(ledger.restored ? 0 : waiting)
+  }
+
+  #isAlive(incarnation: IncarnationId): boolean {
+    return [...this.tabs].some(({ incarnations }) => incarnations.has(incarnation))
+  }
+
   /** Power is lost. */
   crash(): void {
-    this.#surroundings.trace(`${this.name} loses power`)
+    this.surroundings.trace(`${this.name} loses power`)
     this.disk.crash()
     for (const tab of this.tabs) tab.vanish(true)
     this.tabs.clear()
@@ -92,6 +126,7 @@ export class Tab {
   readonly clock: ProcessClock
   readonly replicas = new Map<DocumentId, Replica>()
   readonly loaded = new Set<DocumentId>()
+  readonly incarnations = new Set<IncarnationId>()
   /** Own edits that were not told to be local, or to be at the relay. */
   readonly #unstored = new Set<Made>()
   readonly #unacked = new Set<Made>()
@@ -99,6 +134,8 @@ export class Tab {
   readonly #chance: Chance
   #wake: () => void = () => {}
   #edits = 0
+  /** Since when it runs. */
+  #awake: number
 
   constructor(name: string, device: Device, surroundings: Surroundings, chance: Chance) {
     this.name = name
@@ -114,6 +151,7 @@ export class Tab {
     })
     this.access.online = device.online
     this.clock = surroundings.clock.process()
+    this.#awake = surroundings.clock.now()
     this.client = assembleClient(
       { url: 'ws://relay', store: this.store, token: device.name },
       {
@@ -170,6 +208,7 @@ export class Tab {
     const taint = taintOf(made.device, document)
     ledger.made.set(mark, made)
     if (guilty) ledger.tainted.add(taint)
+    this.incarnations.add(made.incarnation)
     this.#unstored.add(made)
     this.#unacked.add(made)
     // A tab that dies leaves these pending for ever, as it should.
@@ -209,9 +248,12 @@ export class Tab {
     return this.client.status.get().storage.name === 'failed'
   }
 
-  /** P5: what status shows is never better than what is. */
-  checkStatus(): void {
-    const { pending, storage } = this.client.status.get()
+  /** `waiting`: edits in the device's outbox that every tab must have heard of. */
+  checkStatus(waiting: number): void {
+    const { pending, storage, quarantined } = this.client.status.get()
+    if (!this.clock.frozen && this.#surroundings.clock.now() - this.#awake > NEWS_MS && pending.relay + quarantined < waiting) {
+      throw new Error(`P5: ${this.name} shows ${pending.relay} pending, and ${waiting} wait in the outbox of ${this.device.name}`)
+    }
     if (pending.relay < this.#unacked.size)
       throw new Error(`P5: ${this.name} shows ${pending.relay} pending and made ${this.#unacked.size} edits that are not acknowledged`)
     if (pending.local < this.#unstored.size && storage.name !== 'failed') {
@@ -232,6 +274,7 @@ export class Tab {
   thaw(): void {
     if (!this.clock.frozen) return
     this.#surroundings.trace(`${this.name} thaws`)
+    this.#awake = this.#surroundings.clock.now()
     this.clock.thaw()
     this.access.thaw()
     if (this.#chance.maybe(0.7)) this.#wake()

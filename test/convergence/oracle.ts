@@ -203,8 +203,8 @@ function checkQuarantine(ledger: Ledger, replicas: readonly Final[]): void {
     const listed = new Set(
       replicas.filter(({ device, document }) => taintOf(device, document) === taint).flatMap(({ quarantine }) => quarantine),
     )
-    const guilty = [...ledger.local.values()].filter((made) => made.guilty && taintOf(made.device, made.document) === taint)
-    if (guilty.length > 0 && !guilty.some(({ incarnation, n }) => listed.has(`${incarnation}/${n}`)))
-      throw new Error(`P5: none of ${guilty.map(({ mark }) => mark).join(', ')} is in the quarantine of ${taint}`)
+    const guilty = [...ledger.made.values()].filter((made) => made.guilty && taintOf(made.device, made.document) === taint)
+    const isListed = guilty.some(({ incarnation, n }) => listed.has(`${incarnation}/${n}`))
+    if (guilty.some(({ mark }) => ledger.local.has(mark)) && !isListed) throw new Error(`P5: nothing is in the quarantine of ${taint}`)
   }
 }

@@ -28,6 +28,8 @@ export interface RelayClimate {
   readonly limits: Partial<Limits>
   /** Life of a token, in ms. */
   readonly tokens: number | undefined
+  /** Longest read of the disk, in ms. */
+  readonly seek: number
 }
 
 export interface RelayPorts {
@@ -64,7 +66,7 @@ export class RelaySite {
     this.#ports = ports
     this.#climate = climate
     const chance = ports.chance.fork()
-    this.disk = createMemoryDisk({ clock: ports.clock, random: chance.random, randomBytes: chance.bytes })
+    this.disk = createMemoryDisk({ clock: ports.clock, random: chance.random, randomBytes: chance.bytes, seek: climate.seek })
     this.history = new History(this.disk.image)
     this.watch = new Watch(this.disk.image, this.history)
     this.start()
@@ -151,6 +153,8 @@ export class RelaySite {
     // Killed in the meantime.
     if (this.#core !== core) return
     this.#ports.trace('the relay has drained')
+    const { waiting } = core.stats()
+    if (waiting > 0) throw new Error(`P2: the relay went down in order and left ${waiting} pushes without an answer`)
     this.#leave()
     this.disk.crash()
     // Peers of y-websocket are not the core's.

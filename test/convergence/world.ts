@@ -45,7 +45,7 @@ export interface Climate {
   readonly tokens: boolean
   /** Clocks of devices are set. */
   readonly jumps: boolean
-  /** The relay's window is small. */
+  /** The relay's window is small, and its disk slow to read. */
   readonly narrow: boolean
 }
 
@@ -68,7 +68,7 @@ const LARGE_BYTES = 600 * 1024
 export async function runWorld(seed: number, options: WorldOptions = {}): Promise<Outcome> {
   const chance = createChance(seed)
   const world = new World(chance, options)
-  await world.live(options.actions ?? 30 + chance.below(50))
+  await world.live(options.actions ?? 25 + chance.below(40))
   await world.end()
   return world.outcome()
 }
@@ -79,7 +79,7 @@ function drawClimate(chance: Chance): Climate {
     grants: chance.maybe(0.25),
     guilty: chance.maybe(0.1),
     failing: chance.maybe(0.2),
-    large: chance.maybe(0.03),
+    large: chance.maybe(0.02),
     stranger: chance.maybe(0.2),
     tokens: chance.maybe(0.1),
     jumps: chance.maybe(0.2),
@@ -113,7 +113,10 @@ class World {
     this.#maxTabs = options.tabs ?? 3
     this.#documents = Array.from({ length: options.documents ?? 1 + chance.below(2) }, (_, i) => `doc-${i}` as DocumentId)
     const limits = { ...(narrow ? { window: 2048 } : {}), ...(large ? { fragment: 64 * 1024, outbound: 256 * 1024 } : {}) }
-    const relay = new RelaySite({ clock, chance: chance.fork(), network, trace }, { limits, tokens: tokens ? 60_000 : undefined })
+    const relay = new RelaySite(
+      { clock, chance: chance.fork(), network, trace },
+      { limits, tokens: tokens ? 60_000 : undefined, seek: narrow ? 200 : 2 },
+    )
     this.#relay = relay
     this.#surroundings = { clock, network, watch: relay.watch, history: relay.history, ledger: this.#ledger, trace }
     this.#devices = Array.from(
@@ -130,15 +133,38 @@ class World {
   async live(actions: number): Promise<void> {
     for (let i = 0; i < actions; i++) {
       this.#act()
-      await this.#clock.run(this.#chance.maybe(0.1) ? this.#chance.below(90_000) : this.#chance.below(1500))
+      await this.#clock.run(this.#pause())
       this.#check()
     }
+  }
+
+  /** Mostly some messages long; sometimes so short that what was begun is under way, sometimes so long that everybody noticed. */
+  #pause(): number {
+    const draw = this.#chance.below(10)
+    if (draw === 0) return this.#chance.below(90_000)
+    return this.#chance.below(draw < 4 ? 30 : 1500)
   }
 
   /** Peace: everything is up, every device has one tab with every document; then everything must be equal. */
   async end(): Promise<void> {
     this.#makePeace()
     await this.#clock.run(CALM_MS)
+    // What waits in documents that nobody has open is sent all the same.
+    if (this.#chance.maybe(0.3)) await this.#becomeQuiet()
+    this.#openAll()
+    // Which edit is to blame shows when they have been tried one by one.
+    if (this.#ledger.tainted.size > 0) await this.#clock.run(CALM_MS)
+    await this.#becomeQuiet()
+    await this.#clock.run(5000)
+    this.#check()
+    const { history, disk } = this.#relay
+    checkAllAcked(this.#ledger, disk.image, this.#documents)
+    for (const device of this.#devices) checkDevice(this.#ledger, device, this.#documents, history)
+    checkEnd(this.#ledger, history, disk.image, this.#documents, this.#finals(), this.#devices)
+  }
+
+  /** P12. */
+  async #becomeQuiet(): Promise<void> {
     for (let waited = 0; ; waited += 5000) {
       await this.#clock.run(5000)
       this.#check()
@@ -152,12 +178,6 @@ class World {
         throw new Error(`P12: not quiet after ${QUIET_MS} ms: ${states.join('; ')}`)
       }
     }
-    await this.#clock.run(5000)
-    this.#check()
-    const { history, disk } = this.#relay
-    checkAllAcked(this.#ledger, disk.image, this.#documents)
-    for (const device of this.#devices) checkDevice(this.#ledger, device, this.#documents, history)
-    checkEnd(this.#ledger, history, disk.image, this.#documents, this.#finals(), this.#devices)
   }
 
   outcome(): Outcome {
@@ -174,7 +194,7 @@ class World {
     const { watch, history } = this.#relay
     if (watch.violation !== undefined) throw watch.violation
     checkOutbox(this.#ledger, history, this.#devices)
-    for (const tab of this.#tabs()) tab.checkStatus()
+    for (const device of this.#devices) device.checkStatus(this.#documents)
   }
 
   #makePeace(): void {
@@ -190,14 +210,20 @@ class World {
         tab.access.online = true
         tab.thaw()
       }
-      const tab = device.tabs.values().next().value ?? device.open()
-      for (const document of this.#documents) {
-        tab.replica(document)
-        // A quarantine shows in the tab that has it.
-        if (this.#ledger.tainted.has(taintOf(device.name, document))) for (const other of device.tabs) other.replica(document)
-      }
+      if (device.tabs.size === 0) this.#open(device)
     }
     if (this.#stranger !== undefined) this.#stranger.access.online = true
+  }
+
+  #openAll(): void {
+    for (const device of this.#devices) {
+      for (const document of this.#documents) {
+        const [first, ...others] = device.tabs
+        first?.replica(document)
+        // A quarantine shows in the tab that has it.
+        if (this.#ledger.tainted.has(taintOf(device.name, document))) for (const other of others) other.replica(document)
+      }
+    }
   }
 
   /** Connected, and nothing waits but what waits behind a refused edit. */
@@ -235,10 +261,10 @@ class World {
     const tab = this.#chance.maybe(0.9) ? [...device.tabs][this.#chance.below(Math.max(1, device.tabs.size))] : undefined
     const draw = this.#chance.below(100)
     if (tab === undefined || (draw >= 96 && device.tabs.size < this.#maxTabs)) this.#open(device)
-    else if (draw < 66) this.#edit(tab)
-    else if (draw < 76) this.#befallNetwork(device, tab)
-    else if (draw < 86) this.#befallTab(device, tab)
-    else if (draw < 94) this.#befallRelay()
+    else if (draw < 62) for (let strokes = this.#chance.maybe(0.2) ? 5 : 1; strokes > 0; strokes--) this.#edit(tab)
+    else if (draw < 70) this.#befallNetwork(device, tab)
+    else if (draw < 79) this.#befallTab(device, tab)
+    else if (draw < 88) this.#befallRelay()
     else this.#befallClimate(device)
   }
 
