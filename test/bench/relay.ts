@@ -1,134 +1,112 @@
 /**
- * The relay beside others, interleaved in one run: 200 documents × 2 typists, small updates, each contestant in its own process, the load in another. What to
- * read is the ratios: machines are shared and noisy.
+ * The relay beside others, interleaved in one run: typists in many documents, small updates, each contestant a process of its own, the load another.
+ * README.md says how to read it.
  */
-import { type ChildProcess, spawn } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { createServer } from 'node:net'
+import { spawn } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import type { Contestant, Running } from './contestants.ts'
+import { CONTESTANTS, cpuSeconds, file, start, stop, within } from './contestants.ts'
+import { OTHERS, SUBJECT, busyness, circumstances, median, quantile, show, table } from './report.ts'
 import type { SwarmResult, SwarmTask } from './swarm.ts'
-
-interface Contestant {
-  readonly name: string
-  readonly protocol: string
-  readonly acks: boolean
-  readonly keeps: boolean
-  command(port: number, folder: string): readonly string[]
-}
-
-const file = (path: string): string => fileURLToPath(new URL(path, import.meta.url))
-const script =
-  (path: string) =>
-  (port: number, folder: string): readonly string[] => ['--import', 'jiti/register', file(path), String(port), folder]
-
-const CONTESTANTS: readonly Contestant[] = [
-  {
-    name: 'rejoin',
-    protocol: 'rejoin',
-    acks: true,
-    keeps: true,
-    command: (port, folder) => [file('../../packages/server/dist/cli.js'), 'serve', '--port', String(port), '--data', folder, '--log-level', 'error'],
-  },
-  { name: 'hocuspocus', protocol: 'hocuspocus', acks: true, keeps: true, command: script('contestants/hocuspocus.ts') },
-  { name: 'y-websocket-server', protocol: 'yWebsocket', acks: false, keeps: false, command: script('contestants/y-websocket.ts') },
-  { name: 'bare ws', protocol: 'yWebsocket', acks: false, keeps: false, command: script('contestants/bare.ts') },
-]
 
 const number = (name: string, otherwise: number): number => Number(process.env[name] ?? otherwise)
 const ROUNDS = number('ROUNDS', 3)
 const DOCUMENTS = number('DOCUMENTS', 200)
-const KEYSTROKES = number('KEYSTROKES', 250)
-const WINDOW = number('WINDOW', 8)
+const KEYSTROKES = number('KEYSTROKES', 600)
+/** Each is a lane: updates that a typist has under way. */
+const WINDOWS = (process.env['WINDOW'] ?? '8,1').split(',').map(Number)
 const LARGE_DOCUMENTS = number('LARGE_DOCUMENTS', 4)
-const LARGE_KEYSTROKES = number('LARGE_KEYSTROKES', 2000)
+const LARGE_KEYSTROKES = number('LARGE_KEYSTROKES', 4000)
+const LARGE_WINDOW = 64
 const only = process.env['ONLY']?.split(',')
-const contestants = CONTESTANTS.filter(({ name }) => only === undefined || only.includes(name))
+const contestants = CONTESTANTS.filter(({ name }) => only === undefined || only.some((part) => name.startsWith(part)))
 
-interface Running {
-  readonly child: ChildProcess
-  readonly url: string
-  readonly folder: string
+/** What one swarm may take, in ms: a contestant that hangs loses its figures, not everybody's. */
+const SWARM_MS = 90_000
+/** In this time all who keep documents have stored or folded them, in ms. */
+const SETTLE_MS = 12_000
+
+/** Figures of one contestant in one lane, one for each round. */
+interface Figures {
+  readonly rate: number[]
+  readonly cpu: number[]
+  readonly load: number[]
+  readonly latency: number[]
+}
+const byWindow = new Map(WINDOWS.map((window) => [window, newFigures()]))
+const empty = newFigures()
+const full = newFigures()
+const opens = new Map<string, number[]>()
+const failures: string[] = []
+
+function newFigures(): Map<string, Figures> {
+  return new Map(contestants.map(({ name }) => [name, { rate: [], cpu: [], load: [], latency: [] }]))
 }
 
-async function freePort(): Promise<number> {
-  return new Promise((resolve) => {
-    const probe = createServer().listen(0, '127.0.0.1', () => {
-      const address = probe.address()
-      probe.close(() => resolve(typeof address === 'object' && address !== null ? address.port : 0))
-    })
-  })
-}
-
-async function start(contestant: Contestant, folder: string): Promise<Running> {
-  const port = await freePort()
-  const child = spawn(process.execPath, contestant.command(port, folder), { stdio: ['ignore', 'pipe', 'inherit'] })
-  await new Promise<void>((resolve, reject) => {
-    child.stdout?.on('data', (text: Buffer) => {
-      if (text.includes('listening')) resolve()
-    })
-    child.on('exit', (code) => reject(new Error(`${contestant.name} exited with ${code}`)))
-  })
-  return { child, url: `ws://127.0.0.1:${port}`, folder }
-}
-
-async function stop({ child }: Running): Promise<void> {
-  if (child.exitCode !== null) return
-  const gone = new Promise((resolve) => child.once('exit', resolve))
-  child.kill('SIGTERM')
-  const force = setTimeout(() => child.kill('SIGKILL'), 6000)
-  await gone
-  clearTimeout(force)
-}
-
-/** User and system time of a process so far, in seconds. */
-function cpuSeconds({ child }: Running): number {
-  const fields = readFileSync(`/proc/${child.pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? []
-  return (Number(fields[11]) + Number(fields[12])) / 100
-}
-
-async function swarm(contestant: Contestant, running: Running, task: Partial<SwarmTask>): Promise<SwarmResult & { cpu: number }> {
+/** Runs one swarm against a contestant. */
+async function swarm(
+  { contestant, child: server, url }: Running,
+  task: Partial<SwarmTask>,
+): Promise<SwarmResult & { readonly cpu: number }> {
   const whole: SwarmTask = {
     protocol: contestant.protocol,
-    bare: contestant.name === 'bare ws',
-    acks: contestant.acks,
-    url: running.url,
+    acks: contestant.ack !== undefined,
+    url,
     name: 'doc',
     documents: DOCUMENTS,
     keystrokes: KEYSTROKES,
-    window: WINDOW,
+    window: 8,
     preload: false,
     open: false,
     ...task,
   }
-  const before = cpuSeconds(running)
-  const child = spawn(process.execPath, ['--import', 'jiti/register', file('swarm.ts'), JSON.stringify(whole)], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const child = spawn(process.execPath, ['--import', 'jiti/register', file('swarm.ts'), JSON.stringify(whole)], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  const running: Running = { contestant, child: server, url }
   let text = ''
+  let before = cpuSeconds(running)
   child.stdout.on('data', (chunk: Buffer) => {
+    // The swarm says when it has connected and warmed up.
+    if (text === '') before = cpuSeconds(running)
     text += chunk.toString()
   })
-  const code = await new Promise((resolve) => child.once('close', resolve))
-  if (code !== 0) throw new Error(`the swarm against ${contestant.name} ended with ${String(code)}`)
-  return { ...(JSON.parse(text) as SwarmResult), cpu: cpuSeconds(running) - before }
+  try {
+    const code = await within(SWARM_MS, 'the load', new Promise((resolve) => child.once('close', resolve)))
+    if (code !== 0) throw new Error(`the load ended with ${String(code)}`)
+  } finally {
+    child.kill('SIGKILL')
+  }
+  return { ...(JSON.parse(text.slice(text.indexOf('{'))) as SwarmResult), cpu: cpuSeconds(running) - before }
 }
 
-const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[values.length >> 1] ?? Number.NaN
-const percentile = (values: readonly number[], share: number): number => [...values].sort((a, b) => a - b)[Math.floor(values.length * share)] ?? Number.NaN
-
-interface Figures {
-  rate: number[]
-  cpu: number[]
-  p50: number[]
-  p99: number[]
-  large: number[]
-  small: number[]
-  opens: number[]
+function note(
+  to: Map<string, Figures>,
+  { name }: Contestant,
+  { updates, seconds, latency, cpu, load }: SwarmResult & { cpu: number },
+): void {
+  const figures = to.get(name)
+  figures?.rate.push(updates / seconds)
+  figures?.cpu.push((cpu / updates) * 1e6)
+  figures?.load.push((load / updates) * 1e6)
+  figures?.latency.push(quantile(latency, 0.5), quantile(latency, 0.99))
 }
-const figures = new Map<string, Figures>(
-  contestants.map(({ name }) => [name, { rate: [], cpu: [], p50: [], p99: [], large: [], small: [], opens: [] }]),
-)
-const figuresOf = (contestant: Contestant): Figures => figures.get(contestant.name) as Figures
+
+/** Runs `work` on a contestant that is started for it; what goes wrong is noted, and the others go on. */
+async function alone(contestant: Contestant, folder: string, work: (running: Running) => Promise<void>): Promise<void> {
+  try {
+    const running = await start(contestant, folder)
+    try {
+      await work(running)
+    } finally {
+      await stop(running)
+    }
+  } catch (error) {
+    failures.push(`${contestant.name}: ${error instanceof Error ? error.message : String(error)}`)
+  }
+}
 
 async function inFolder(contestant: Contestant, work: (folder: string) => Promise<void>): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), `bench-${contestant.protocol}-`))
@@ -139,61 +117,83 @@ async function inFolder(contestant: Contestant, work: (folder: string) => Promis
   }
 }
 
-async function young(contestant: Contestant): Promise<void> {
-  await inFolder(contestant, async (folder) => {
-    const running = await start(contestant, folder)
-    const { updates, seconds, latency, cpu } = await swarm(contestant, running, {})
-    await stop(running)
-    const f = figuresOf(contestant)
-    f.rate.push(updates / seconds)
-    f.cpu.push((cpu / updates) * 1e6)
-    f.p50.push(percentile(latency, 0.5))
-    f.p99.push(percentile(latency, 0.99))
-  })
+async function young(contestant: Contestant, window: number, to: Map<string, Figures>): Promise<void> {
+  // A small window is slow: as many updates in as long a time.
+  const keystrokes = Math.ceil((KEYSTROKES * Math.min(window, 4)) / 4)
+  await inFolder(contestant, (folder) =>
+    alone(contestant, folder, async (running) => note(to, contestant, await swarm(running, { window, keystrokes }))),
+  )
 }
 
-/** The same few documents empty and holding the whole trace; then, where something is kept, opened cold. */
+/** The same few documents empty and holding the whole trace, in turns; then, where something is kept, opened cold. */
 async function large(contestant: Contestant): Promise<void> {
-  const task = { documents: LARGE_DOCUMENTS, keystrokes: LARGE_KEYSTROKES, window: 64 }
+  const task = { documents: LARGE_DOCUMENTS, keystrokes: LARGE_KEYSTROKES, window: LARGE_WINDOW }
   await inFolder(contestant, async (folder) => {
-    const running = await start(contestant, folder)
-    const empty = await swarm(contestant, running, { ...task, name: 'empty' })
-    const full = await swarm(contestant, running, { ...task, name: 'large', preload: true })
-    figuresOf(contestant).small.push(empty.updates / empty.seconds)
-    figuresOf(contestant).large.push(full.updates / full.seconds)
-    // Both of those who keep documents store or fold them in the background within this time.
-    if (contestant.keeps) await new Promise((resolve) => setTimeout(resolve, 12_000))
-    await stop(running)
+    await alone(contestant, folder, async (running) => {
+      for (let round = 0; round < ROUNDS; round++) {
+        note(empty, contestant, await swarm(running, { ...task, name: `empty-${round}` }))
+        note(full, contestant, await swarm(running, { ...task, name: `large-${round}`, preload: true }))
+      }
+      if (contestant.keeps) await new Promise((resolve) => setTimeout(resolve, SETTLE_MS))
+    })
     if (!contestant.keeps) return
-    const again = await start(contestant, folder)
-    const { opens } = await swarm(contestant, again, { ...task, name: 'large', open: true })
-    figuresOf(contestant).opens.push(...opens)
-    await stop(again)
+    await alone(contestant, folder, async (running) => {
+      const results = await swarm(running, { ...task, name: 'large-0', open: true })
+      opens.set(contestant.name, [...results.opens])
+    })
   })
 }
 
+/** The median over the rounds of how many times the subject's figure the other's is. */
+function ratio(figures: Map<string, Figures>, other: string): number {
+  const [mine, theirs] = [figures.get(SUBJECT)?.rate ?? [], figures.get(other)?.rate ?? []]
+  return median(mine.flatMap((rate, round) => (theirs[round] === undefined ? [] : [rate / theirs[round]])))
+}
+
+function report(): string {
+  const ratios = OTHERS.filter((other) => contestants.some(({ name }) => name === other)).map((other) => [
+    `÷ ${other}`,
+    ...WINDOWS.map((window) => `${show(ratio(byWindow.get(window) ?? new Map<string, Figures>(), other), 2)}×`),
+  ])
+  const rows = WINDOWS.flatMap((window) =>
+    contestants.map(({ name, ack }) => {
+      const { rate, cpu, load, latency } = byWindow.get(window)?.get(name) ?? { rate: [], cpu: [], load: [], latency: [] }
+      const [p50, p99] = [latency.filter((_, i) => i % 2 === 0), latency.filter((_, i) => i % 2 === 1)]
+      return [
+        name,
+        String(window),
+        show(median(rate)),
+        show(median(cpu), 1),
+        show(median(load), 1),
+        show(median(p50), 1),
+        show(median(p99), 1),
+        ack ?? 'none',
+      ]
+    }),
+  )
+  const largeRows = contestants.map(({ name }) => {
+    const [large, small] = [full.get(name)?.rate ?? [], empty.get(name)?.rate ?? []]
+    const share = median(large.flatMap((rate, round) => (small[round] === undefined ? [] : [rate / small[round]])))
+    const cold = opens.get(name) ?? []
+    return [name, `${show(share, 2)}×`, show(median(large)), show(median(small)), show(median(cold), 1), show(Math.max(...cold), 1)]
+  })
+  return [
+    `\n${DOCUMENTS} documents × 2 typists, one keystroke an update; median of ${ROUNDS} interleaved rounds\n\n`,
+    table([`${SUBJECT}'s rate`, ...WINDOWS.map((window) => `window ${window}`)], ratios),
+    '\n',
+    table(['', 'window', 'updates/s', 'CPU µs/update', 'load µs/update', 'p50 ms', 'p99 ms', 'an ack means'], rows),
+    `\n${LARGE_DOCUMENTS} documents × 2 typists, window ${LARGE_WINDOW}, each document holding 260,000 edits\n\n`,
+    table(['', 'rate ÷ empty', 'updates/s', 'empty', 'cold open ms', 'slowest'], largeRows),
+    `\n${circumstances()}\n${busy}${failures.map((failure) => `no figure from ${failure}\n`).join('')}`,
+  ].join('')
+}
+
+const busy = busyness()
+const began = performance.now()
 for (let round = 0; round < ROUNDS; round++) {
   // The order turns, so that a slow minute of the machine hits everybody.
   const order = contestants.map((_, i) => contestants[(i + round) % contestants.length] as Contestant)
-  for (const contestant of order) await young(contestant)
+  for (const [window, figures] of byWindow) for (const contestant of order) await young(contestant, window, figures)
 }
-for (const contestant of contestants) await large(contestant)
-
-const show = (value: number, digits = 0): string => (Number.isNaN(value) ? '–' : value.toFixed(digits))
-const rejoinRate = median(figures.get('rejoin')?.rate ?? [])
-process.stdout.write(`\n${DOCUMENTS} documents × 2 typists × ${KEYSTROKES} updates, window ${WINDOW}, median of ${ROUNDS} interleaved rounds, node ${process.version}\n\n`)
-process.stdout.write('contestant           updates/s  rejoin is  cpu µs/update  p50 ms  p99 ms   updates/s on 260k edits ÷ on empty   cold open ms\n')
-for (const { name } of contestants) {
-  const f = figures.get(name) as Figures
-  const row = [
-    name.padEnd(20),
-    show(median(f.rate)).padStart(10),
-    `${show(rejoinRate / median(f.rate), 2)}×`.padStart(10),
-    show(median(f.cpu), 1).padStart(14),
-    show(median(f.p50), 1).padStart(7),
-    show(median(f.p99), 1).padStart(7),
-    `${show(median(f.large))} ÷ ${show(median(f.small))} = ${show(median(f.large) / median(f.small), 2)}`.padStart(38),
-    show(median(f.opens), 1).padStart(14),
-  ]
-  process.stdout.write(`${row.join(' ')}\n`)
-}
+if (LARGE_DOCUMENTS > 0) for (const contestant of contestants) await large(contestant)
+process.stdout.write(`${report()}took ${show((performance.now() - began) / 1000)} s\n`)
