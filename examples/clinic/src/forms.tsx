@@ -85,15 +85,15 @@ function Card({ section, entry, hue, under, children }: CardProps): ReactNode {
           <h2>{textOf(entry, 'name') || 'No name yet'}</h2>
           <p className="quiet">{under}</p>
         </div>
-        <Remove section={section} id={entry.id} />
+        <Remove section={section} id={entry.id} name={textOf(entry, 'name')} />
       </div>
       <div className="fields">{children}</div>
     </form>
   )
 }
 
-/** Asks once more, in place. */
-function Remove({ section, id }: { readonly section: CollectionName; readonly id: string }): ReactNode {
+/** Asks once more, on a row of its own below the name. */
+function Remove({ section, id, name }: { readonly section: CollectionName; readonly id: string; readonly name: string }): ReactNode {
   const [asked, setAsked] = useState(false)
   if (!asked) {
     return (
@@ -107,14 +107,15 @@ function Remove({ section, id }: { readonly section: CollectionName; readonly id
     removeRecord(section, id)
   }
   return (
-    <span className="asked">
+    <div className="asked" role="group" aria-label="Remove?">
+      <p>Remove {name || 'this record'} for everybody?</p>
       <button type="button" className="danger" onClick={remove}>
-        Remove for everybody
+        Remove
       </button>
       <button type="button" className="ghost" autoFocus onClick={() => setAsked(false)}>
         Keep
       </button>
-    </span>
+    </div>
   )
 }
 
