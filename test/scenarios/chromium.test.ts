@@ -9,6 +9,7 @@ import type { Browser, BrowserContext, Page } from 'playwright-core'
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest'
 import {
   addPet,
+  cutNetwork,
   launchChromium,
   openClinic,
   openDevice,
@@ -22,7 +23,7 @@ import {
 import type { Example } from '../support/example.ts'
 import { buildExample, startExample } from '../support/example.ts'
 import { describeChromium } from '../support/requires.ts'
-import { until } from '../support/until.ts'
+import { until, within } from '../support/until.ts'
 
 describeChromium('stories in Chromium', () => {
   let browser: Browser
@@ -79,7 +80,7 @@ describeChromium('stories in Chromium', () => {
     await untilAlike([first, second, other])
     await screenshot(first, 'story-1-connected')
 
-    await laptop.setOffline(true)
+    await cutNetwork(laptop, true)
     await until(
       async () => (await readStatus(first)).connection === 'offline' && (await readStatus(second)).connection === 'offline',
       'both tabs to notice',
@@ -102,7 +103,7 @@ describeChromium('stories in Chromium', () => {
     expect(relay).toBeGreaterThan(0)
     await screenshot(first, 'story-1-reloaded-offline')
 
-    await laptop.setOffline(false)
+    await cutNetwork(laptop, false)
     await untilSent(first, second, other)
     const together = await untilAlike([first, second, other])
     expect(together.pets.map(nameOf)).toEqual(['Biscuit the brave', 'Clover', 'Figaro', 'Nimbus', 'Otto', 'Pepper', 'Waffle'])
@@ -119,14 +120,14 @@ describeChromium('stories in Chromium', () => {
     const first = await openClinic(laptop, example.app)
     const second = await openClinic(laptop, example.app)
     await untilSent(first, second)
-    await laptop.setOffline(true)
+    await cutNetwork(laptop, true)
     await addPet(first, 'Survivor')
     await addPet(second, 'Legacy')
     await writeNote(second, 'My last words.')
     await until(async () => (await readStatus(second)).local === 0, 'the second tab to have kept its edits')
     await crash(second)
 
-    await laptop.setOffline(false)
+    await cutNetwork(laptop, false)
     await untilSent(first)
     const stranger = await openClinic(await newDevice(), example.app)
     await untilAlike([first, stranger])
@@ -192,10 +193,10 @@ async function untilAlike(pages: readonly Page[]): Promise<Awaited<ReturnType<ty
 
 /** Ends the tab's renderer, as the system does when memory runs out. */
 async function crash(page: Page): Promise<void> {
-  const session = await page.context().newCDPSession(page)
+  const session = await within(page.context().newCDPSession(page), 'a session with the tab')
   const crashed = new Promise<void>((done) => page.once('crash', () => done()))
   // The answer never comes: whoever would send it is gone.
   session.send('Page.crash').catch(() => undefined)
-  await crashed
-  await page.close()
+  await within(crashed, 'the tab to crash')
+  await within(page.close(), 'the crashed tab to close')
 }

@@ -7,7 +7,7 @@ import type { Browser, BrowserContext, Page } from 'playwright-core'
 import { chromium } from 'playwright-core'
 import { chromiumPath } from './requires.ts'
 import { root } from './sources.ts'
-import { until } from './until.ts'
+import { until, within } from './until.ts'
 
 const out = join(root, 'test/.out')
 
@@ -38,6 +38,11 @@ export async function openClinic(device: BrowserContext, url: string): Promise<P
   await page.goto(url)
   await page.locator('.app[data-loaded=true]').waitFor()
   return page
+}
+
+/** Chromium's own switch. It waits for every tab and service worker of the device, with no limit of its own. */
+export async function cutNetwork(device: BrowserContext, offline: boolean): Promise<void> {
+  await within(device.setOffline(offline), offline ? 'the network to be cut' : 'the network to come back')
 }
 
 export interface StatusLine {
