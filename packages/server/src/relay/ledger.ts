@@ -80,16 +80,19 @@ export function createLedger({ log, defer, fatal, settled }: LedgerPorts): Ledge
     }
     state = 'busy'
     const batch = cut()
+    if (!append(batch)) settle(batch, [])
+  }
+
+  /** Gives the batch to the log, unless there is nothing in it for the log. */
+  function append(batch: readonly Item[]): boolean {
     const appends: Append[] = []
-    for (const { append } of batch) if (append !== undefined) appends.push(append)
-    if (appends.length === 0) {
-      settle(batch, [])
-      return
-    }
+    for (const item of batch) if (item.append !== undefined) appends.push(item.append)
+    if (appends.length === 0) return false
     log.append(appends).then(
       (appended) => settle(batch, appended),
       (error: unknown) => fail(batch, error),
     )
+    return true
   }
 
   function cut(): Item[] {
@@ -109,6 +112,9 @@ export function createLedger({ log, defer, fatal, settled }: LedgerPorts): Ledge
 
   function settle(batch: readonly Item[], appended: readonly Appended[]): void {
     if (state === 'stopped') return
+    // The log has the next batch before anybody is told of this one: it would wait for a thousand answers otherwise.
+    const following = pending.length > 0 ? cut() : []
+    const under = append(following)
     attempt(() => {
       stats.batches++
       stats.items += batch.length
@@ -124,6 +130,9 @@ export function createLedger({ log, defer, fatal, settled }: LedgerPorts): Ledge
         document.committed(items)
       }
     })
+    if (under) return
+    if (following.length > 0) settle(following, [])
+    else next()
   }
 
   function fail(batch: readonly Item[], thrown: unknown): void {
@@ -143,6 +152,7 @@ export function createLedger({ log, defer, fatal, settled }: LedgerPorts): Ledge
         document.failed(items, thrown)
       }
     })
+    next()
   }
 
   function attempt(tell: () => void): void {
@@ -153,7 +163,6 @@ export function createLedger({ log, defer, fatal, settled }: LedgerPorts): Ledge
       return
     }
     settled()
-    next()
   }
 
   function stop(error: unknown): void {

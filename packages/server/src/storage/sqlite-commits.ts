@@ -138,7 +138,10 @@ export async function startCommits(data: WriterData, pendingBytes: number): Prom
       if (bytes > 0 && bytes + cost > pendingBytes) return Promise.reject(new LogError('overloaded', `${bytes} bytes wait to be written`))
       bytes += cost
       return new Promise((resolve, reject) => {
-        if (unsent.push({ batch, bytes: cost, resolve, reject }) === 1) queueMicrotask(send)
+        const first = unsent.push({ batch, bytes: cost, resolve, reject }) === 1
+        // A thread that has nothing to do begins at once; otherwise what else comes in this turn travels along.
+        if (first && sent.length === 0) send()
+        else if (first) queueMicrotask(send)
       })
     },
     ask(task) {
