@@ -244,8 +244,9 @@ export class Tab {
   /** For the watch: whether the device would remember having sent this. */
   isStored(document: DocumentId, incarnation: IncarnationId, n: number): boolean {
     if (this.device.disk.read(document).outbox.some((row) => row.incarnation === incarnation && row.n === n)) return true
-    // While its store refuses, edits go out from memory, so that they are safe somewhere.
-    return this.client.status.get().storage.name === 'failed'
+    // While its store refuses, edits go out from memory, so that they are safe somewhere; and what is sent twice is at the relay.
+    const isFailing = this.device.failing > 0 || this.client.status.get().storage.name === 'failed'
+    return isFailing || this.#surroundings.history.ackedOf(document, incarnation) >= n
   }
 
   /** `waiting`: edits in the device's outbox that every tab must have heard of. */

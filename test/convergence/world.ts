@@ -105,7 +105,9 @@ class World {
     this.#chance = chance
     const trace = options.trace ?? (() => {})
     this.#trace = trace
-    this.#climate = { ...drawClimate(chance), ...options.climate }
+    const climate = { ...drawClimate(chance), ...options.climate }
+    // A relay that was put back is told what it lost by a state, which holds a refused edit before anybody knows which it is: the two together wait for ever.
+    this.#climate = { ...climate, guilty: climate.guilty && !climate.restores }
     const { large, narrow, tokens, stranger } = this.#climate
     const clock = this.#clock
     const network = createNetwork(clock, chance.fork())
@@ -135,6 +137,8 @@ class World {
       this.#act()
       await this.#clock.run(this.#pause())
       this.#check()
+      // At any moment the power may fail: a look at a disk is what would be found then.
+      if (this.#chance.maybe(0.15)) checkDevice(this.#ledger, this.#chance.pick(this.#devices), this.#documents, this.#relay.history)
     }
   }
 

@@ -2,7 +2,7 @@
  * Runs worlds as tests, a share of the seeds a file, so that test workers divide them.
  *
  * Some fifty faults were planted in the shipped code, one at a time. What these worlds do not notice, and why:
- * - A client that sends behind a hole in its numbers, or a relay that takes that: each is caught by the other. Both together are noticed.
+ * - A client that sends behind a hole in its numbers, or a relay that takes that: each is caught by the other, and both by admission, which misses the structs.
  * - What a client does with `expected` below the push it answers, or with bytes that do not fit: no relay here says or sends that. The unit tests do.
  * - Formatting marks that a reader tidies: they are edits like others, late. The replica's unit tests know that nobody made them.
  */
