@@ -9,7 +9,7 @@ import type { Duplex } from 'node:stream'
 import { getRequestListener } from '@hono/node-server'
 import type { Hono } from 'hono'
 import type { ErrorCode } from '@rejoin/shared'
-import { ERRORS, SyncError, cryptoRandom, systemClock } from '@rejoin/shared'
+import { ERRORS, SyncError, cryptoRandom, systemClock, toSyncError } from '@rejoin/shared'
 import { startCompactionWork } from './compaction/start.ts'
 import { createDocumentReader } from './documents/read.ts'
 import { relayFigures } from './figures.ts'
@@ -25,7 +25,7 @@ import { Y_PREFIX, createYWebSockets } from './http/ywebsocket.ts'
 import { createCompactor } from './log/compactor.ts'
 import type { Log } from './log/log.ts'
 import { checkOptions } from './options-check.ts'
-import type { ServerOptions } from './options.ts'
+import type { Options, ServerOptions } from './options.ts'
 import type { Grant } from './relay/grant.ts'
 import { createRelayCore } from './relay/relay.ts'
 import { createPresence } from './relay/presence.ts'
@@ -71,13 +71,33 @@ const SPARE_CONNECTIONS = 1000
  * When a durability barrier fails, nothing is acknowledged any more and an error is thrown that nobody can catch: the process must end, and start again.
  */
 export async function createRelay(options: ServerOptions = {}): Promise<Relay> {
-  const { auth, data, limits, logger, schema, sinks, retainMs, ...rest } = checkOptions(options)
+  const checked = checkOptions(options)
+  const stored = await openSqliteLog({ directory: checked.data })
+  const started: Started = [() => stored.close()]
+  try {
+    return relayOn(stored, checked, started)
+  } catch (thrown) {
+    // The caller has nothing that could be closed: a log left open would keep the folder from the next attempt in this process.
+    for (const end of started.toReversed())
+      await Promise.resolve(end()).catch((error: unknown) =>
+        checked.logger.warn({ reason: String(error) }, 'something that was started did not end'),
+      )
+    // Nothing waits for anything in between: what throws is what an option led to.
+    throw toSyncError(thrown, 'bad_option')
+  }
+}
+
+/** What ends each thing that was started, in the order in which they were. */
+type Started = (() => unknown)[]
+
+/** The relay on its open log. Whatever it starts, it adds to `started` at once. */
+function relayOn(stored: Log, { auth, data, limits, logger, schema, sinks, retainMs, ...rest }: Options, started: Started): Relay {
   const report = (what: string, details: Readonly<Record<string, unknown>>): void => logger.error(details, what)
-  const stored = await openSqliteLog({ directory: data })
   const forwarding =
     schema === undefined
       ? undefined
       : startForwarding({ logDirectory: data, viewPath: join(data, 'view.db'), schema, sinks, onWorker: reportDeath(report) })
+  if (forwarding !== undefined) started.push(() => forwarding.close())
   const watch =
     forwarding &&
     watchForwarding({
@@ -86,6 +106,7 @@ export async function createRelay(options: ServerOptions = {}): Promise<Relay> {
       wrong: (what, why) => logger.warn({ what, why }, 'the mirroring of records meets a problem'),
       righted: (what) => logger.info({ what }, 'the mirroring of records goes on'),
     })
+  if (watch !== undefined) started.push(() => watch.stop())
   const log: Log =
     forwarding === undefined ? stored : { ...stored, append: (batch) => stored.append(batch).finally(() => forwarding.poke()) }
   const compactor = createCompactor({
@@ -95,6 +116,7 @@ export async function createRelay(options: ServerOptions = {}): Promise<Relay> {
     work: startCompactionWork({ directory: data, clock: systemClock }),
     retain: retainMs,
   })
+  started.push(() => compactor.close())
   const authorize = checkedAuthorize(auth, systemClock)
   const origin = originPolicy({ auth, ...rest })
   let unready: ErrorCode | undefined
@@ -124,6 +146,7 @@ export async function createRelay(options: ServerOptions = {}): Promise<Relay> {
       })
     },
   })
+  started.push(() => core.drain())
   const fault = (error: unknown): void => logger.error({ reason: String(error) }, 'a socket met a fault of the relay')
   const sockets = createNativeSockets({ limits, connect: (socket, request) => core.connect(socket, request), fault })
   const ySockets = createYWebSockets({
@@ -139,6 +162,7 @@ export async function createRelay(options: ServerOptions = {}): Promise<Relay> {
     fault,
     report,
   })
+  started.push(() => ySockets.closed(0))
   const metrics = createMetrics(relayFigures(core, ySockets, watch))
   const documents = createDocumentReader({ log, schema, clock: systemClock })
   const app = createApp({
