@@ -78,7 +78,7 @@ describe('a message', () => {
       // Messages of unknown type are other people's additions.
       socket.send(new Uint8Array(5000).fill(100))
       socket.send(new Uint8Array(5001).fill(100))
-      expect(await ended).toBe(1009)
+      expect(await ended).toBe(4413)
       expect(other.readyState).toBe(WebSocket.OPEN)
     }))
 })

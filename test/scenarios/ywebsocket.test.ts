@@ -202,6 +202,45 @@ describe('unmodified y-websocket clients', () => {
     }))
 })
 
+describe('a y-websocket message above its limit', () => {
+  const MIB = 1024 * 1024
+
+  it('is one that a client sends: a document above it is served whole to whoever comes', () =>
+    inWorld(async (folder) => {
+      const url = await serve(folder)
+      const writer = stranger(url)
+      await synced(writer)
+      for (const part of ['a', 'b', 'c']) {
+        const head = await headOf(url)
+        writer.text.insert(0, part.repeat(6 * MIB))
+        await until(async () => (await headOf(url)) > head, 'the part to be durable')
+      }
+      const late = stranger(url)
+      await synced(late)
+      expect(late.text.length).toBe(18 * MIB)
+      late.text.insert(0, 'and from here')
+      await until(() => writer.text.length === late.text.length, 'the edit to arrive')
+      late.provider.disconnect()
+      late.provider.connect()
+      await synced(late)
+    }))
+
+  it('ends the socket with a code at which the client does not dial for ever, and others go on', () =>
+    inWorld(async (folder) => {
+      const url = await serve(folder)
+      const other = stranger(url)
+      await synced(other)
+      const codes: number[] = []
+      const large = new Y.Doc()
+      large.getText('text').insert(0, 'x'.repeat(17 * MIB))
+      const { provider } = stranger(url, 'room', { doc: large })
+      provider.on('connection-close', (event) => void (event && codes.push(event.code)))
+      await until(() => codes.length > 0, 'the socket to be ended')
+      expect(codes).toEqual([4413])
+      expect([provider.shouldConnect, other.provider.wsconnected]).toEqual([false, true])
+    }))
+})
+
 describe('at the door of /y/', () => {
   it('is refused over HTTP whoever has no grant, and let in by query or subprotocol', () =>
     inWorld(async (folder) => {

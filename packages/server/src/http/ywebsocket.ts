@@ -5,9 +5,8 @@
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { DocumentId, ErrorCode } from '@rejoin/shared'
-import { SyncError, parseDocumentId, toSyncError } from '@rejoin/shared'
-import type { WebSocket } from 'ws'
-import { WebSocketServer } from 'ws'
+import { ERRORS, SyncError, parseDocumentId, toSyncError } from '@rejoin/shared'
+import { WebSocket, WebSocketServer } from 'ws'
 import type { RelayDocument } from '../relay/attach.ts'
 import type { AuthRequest, Grant } from '../relay/grant.ts'
 import { accessOf } from '../relay/grant.ts'
@@ -60,12 +59,24 @@ const TOLD: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'storage_full',
 ])
 
+/** The code with which `ws` ends a socket by itself at a message above `maxPayload`. */
+const MESSAGE_TOO_BIG = 1009
+
+/** At 1009 y-websocket dials again and sends the same message, for ever; at a code of the table it stops and says so. */
+class YWebSocket extends WebSocket {
+  override close(code?: number, reason?: string | Buffer): void {
+    if (code === MESSAGE_TOO_BIG) super.close(ERRORS.frame_too_large.close, 'a message above limits.yMessage')
+    else super.close(code, reason)
+  }
+}
+
 /** y-websocket sockets in front of `ports.hold`. */
 export function createYWebSockets(ports: YWebSocketPorts): YWebSockets {
   const { limits, clock, refuse } = ports
   const server = new WebSocketServer({
     noServer: true,
     maxPayload: limits.yMessage,
+    WebSocket: YWebSocket,
     perMessageDeflate: false,
     clientTracking: true,
     skipUTF8Validation: true,
