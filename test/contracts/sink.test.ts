@@ -12,6 +12,7 @@ import type { Sink, SinkPlace } from '#server/sinks/sink.js'
 import { openSink, sqlite } from '#server/sinks/sqlite.js'
 import { createMemoryDestination, openMemorySink } from '../support/memory-sink.ts'
 import { mirrorRows } from '../support/mirror.ts'
+import { sinkContext } from '../support/sink-context.ts'
 import type { SinkUnderTest } from './sink.contract.ts'
 import { SCHEMA, describeSink } from './sink.contract.ts'
 import { compareKeys } from '#server/view/view.js'
@@ -21,7 +22,7 @@ const LOG = 'a'.repeat(32)
 describeSink('in memory', (): SinkUnderTest => {
   const destination = createMemoryDestination()
   return {
-    open: async ({ collections }, log = LOG) => openMemorySink(destination, { name: 'memory', collections, log }),
+    open: async ({ collections }, log = LOG) => openMemorySink(destination, sinkContext({ name: 'memory', collections, log })),
     rows: () =>
       [...destination.rows.values()]
         .flatMap(({ key, value }) => (value === null ? [] : [{ key, value }]))
@@ -35,7 +36,7 @@ describeSink('in SQLite', (): SinkUnderTest => {
   const folder = mkdtempSync(join(tmpdir(), 'rejoin-sink-'))
   const path = join(folder, 'deep', 'mirror.db')
   return {
-    open: ({ collections }, log = LOG) => openSink(sqlite({ path }).options, { name: 'mirror', collections, log }),
+    open: ({ collections }, log = LOG) => openSink(sqlite({ path }).options, sinkContext({ name: 'mirror', collections, log })),
     rows: (schema) => mirrorRows(path, schema),
     wipe: () => {
       for (const suffix of ['', '-wal', '-shm']) rmSync(path + suffix, { force: true })
@@ -50,7 +51,7 @@ describe('the SQLite mirror', () => {
   let sinks: Sink[]
   const pets = (fields: Schema['collections'][string]['fields']): Schema => defineSchema({ pets: collection(fields) })
   const open = async (schema: Schema, file = path): Promise<Sink> => {
-    const sink = await openSink(sqlite({ path: file }).options, { name: 'mirror', collections: schema.collections, log: LOG })
+    const sink = await openSink(sqlite({ path: file }).options, sinkContext({ name: 'mirror', collections: schema.collections, log: LOG }))
     sinks.push(sink)
     return sink
   }

@@ -256,7 +256,7 @@ describe('the mirror', () => {
     await put('a', '1', { name: 'Rex', age: 3 })
     const forwarding = start(PETS, {
       mirror: sqlite({ path: mirror }),
-      deadly: { module: `data:text/javascript,${encodeURIComponent(deadly)}`, options: {} },
+      deadly: { ...sqlite({ path: mirror }), module: `data:text/javascript,${encodeURIComponent(deadly)}`, options: {} },
     })
     await put('a', '2', { name: 'Mia', age: 3 })
     await shows({ 'a/1': 'Rex', 'a/2': 'Mia' })

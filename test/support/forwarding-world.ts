@@ -5,8 +5,8 @@ import type { DocumentId, IncarnationId, Position, Schema, Seq } from '@rejoin/s
 import { newIncarnationId } from '@rejoin/shared'
 import * as Y from 'yjs'
 import type { Log } from '#server/log/log.js'
-import type { Forwarder } from '#server/sinks/forwarder.js'
-import { startForwarder } from '#server/sinks/forwarder.js'
+import type { Forwarder } from '#server/forwarding/forwarder.js'
+import { startForwarder } from '#server/forwarding/forwarder.js'
 import { createMemoryDisk } from '#server/storage/memory-disk.js'
 import { createMemoryLog } from '#server/storage/memory.js'
 import { createMemoryView } from '#server/storage/view-memory.js'
@@ -19,6 +19,7 @@ import type { Chance } from './histories.ts'
 import { below, pick } from './histories.ts'
 import { createMemoryDestination, openMemorySink, rowsOf } from './memory-sink.ts'
 import { RECORDS, editRecords, recordsOf, strangeUpdate } from './record-edits.ts'
+import { sinkContext } from './sink-context.ts'
 import { createVirtualClock } from './virtual-clock.ts'
 
 const DOCUMENTS = ['a', 'b', 'ü/c'] as DocumentId[]
@@ -205,7 +206,7 @@ export function createForwardingWorld({ chance, schema = RECORDS, makeView = cre
         random: chance,
         idle: 10_000,
         limits: { items: 1 + below(chance, 6), bytes: 3_000 },
-        open: async () => openMemorySink(destination, { name: 'sink', collections: schema.collections, log: log.id }),
+        open: async () => openMemorySink(destination, sinkContext({ name: 'sink', collections: schema.collections, log: log.id })),
       })
       projector.poke()
     },

@@ -4,11 +4,12 @@
 import type { DocumentId, Position, Seq } from '@rejoin/shared'
 import { collection, defineSchema, string } from '@rejoin/shared'
 import { describe, expect, it } from 'vitest'
-import type { Forwarder } from '#server/sinks/forwarder.js'
-import { startForwarder } from '#server/sinks/forwarder.js'
+import type { Forwarder } from '#server/forwarding/forwarder.js'
+import { startForwarder } from '#server/forwarding/forwarder.js'
 import { createMemoryView } from '#server/storage/view-memory.js'
 import type { RecordChange, ViewCommit } from '#server/view/view.js'
 import type { MemoryDestination } from '../support/memory-sink.ts'
+import { sinkContext } from '../support/sink-context.ts'
 import { createMemoryDestination, openMemorySink, rowsOf } from '../support/memory-sink.ts'
 import { createVirtualClock } from '../support/virtual-clock.ts'
 
@@ -52,7 +53,7 @@ function makeWorld() {
         collections: PETS.collections,
         clock,
         random: () => 0.5,
-        open: async () => openMemorySink(to, { name: 'sink', collections: PETS.collections, log }),
+        open: async () => openMemorySink(to, sinkContext({ name: 'sink', collections: PETS.collections, log })),
       }),
   }
 }

@@ -8,12 +8,13 @@ import { afterAll, describe, expect, it } from 'vitest'
 import { DEFAULT_LIMITS, collection, defineSchema, string } from '@rejoin/shared'
 import { gatherOptions } from '#server/config.js'
 import { checkOptions } from '#server/options-check.js'
+import { sqlite } from '#server/sinks/sqlite.js'
 
 const folder = mkdtempSync(join(tmpdir(), 'rejoin-options-'))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
 const schema = defineSchema({ pets: collection({ name: string() }) })
-const sink = { module: 'file:///sink.js', options: {} }
+const sink = { ...sqlite({ path: 'x.db' }), module: 'file:///sink.js' }
 const auth = (): Promise<null> => Promise.resolve(null)
 
 function write(name: string, text: string): string {

@@ -3,7 +3,7 @@
  */
 import type { Position, Schema } from '@rejoin/shared'
 import type { SinkSpec } from '../sinks/sink.ts'
-import type { SinkStatus } from '../sinks/forwarder.ts'
+import type { SinkStatus } from './forwarder.ts'
 import type { SlowDocument } from '../view/turns.ts'
 import type { DocumentState, Misfit } from '../view/view.ts'
 

@@ -4,9 +4,10 @@
 import { parentPort, workerData } from 'node:worker_threads'
 import { SyncError, systemClock } from '@rejoin/shared'
 import type { Pump, PumpState } from '../pump.ts'
-import type { Forwarder, SinkStatus } from '../sinks/forwarder.ts'
-import { startForwarder } from '../sinks/forwarder.ts'
+import type { Forwarder, SinkStatus } from './forwarder.ts'
+import { startForwarder } from './forwarder.ts'
 import type { OpenSink, Sink, SinkSpec } from '../sinks/sink.ts'
+import { createMemoryNotes } from '../storage/notes-memory.ts'
 import { openSqliteSource } from '../storage/sqlite-source.ts'
 import { openSqliteView } from '../storage/view-sqlite.ts'
 import { startProjector } from '../view/projector.ts'
@@ -39,7 +40,16 @@ function run(port: Port, { logDirectory, viewPath, schema, sinks, poked, turn, s
     for (const forwarder of forwarders.values()) forwarder.poke()
   }
   for (const [name, spec] of Object.entries(sinks)) {
-    const context = { name, collections: schema.collections, log: log.id }
+    const context = {
+      name,
+      collections: schema.collections,
+      untyped: [],
+      log: log.id,
+      adopt: false,
+      forward: spec.forward,
+      notes: createMemoryNotes(),
+      functions: {},
+    }
     forwarders.set(name, startForwarder({ ...times, collections: schema.collections, view, open: () => openSinkOf(spec, context) }))
   }
   // A view that is new counts from above what its destinations carry, so that no version is given twice even when the old view was lost.

@@ -1,17 +1,87 @@
 /**
  * The port of a sink (step 8 of the path): one destination that the forwarder keeps equal to the view. One adapter a file beside this.
  */
-import type { Collections, RecordValue } from '@rejoin/shared'
+import type { Collections, DocumentId, Fields, Position, RecordValue, Seq } from '@rejoin/shared'
 import type { Key } from '../view/view.ts'
+import type { SinkNotes } from './notes.ts'
 
 export type { Key } from '../view/view.ts'
 
-/** What a config says of a sink: data only, so that it can cross to the worker that runs it. */
+/** What a config says of a sink. `module` and `options` are data only, so that they can cross to the worker that runs it; functions stand in `forward` and `functions`. */
 export interface SinkSpec {
   /** URL of the adapter's module, which exports `openSink`. */
   readonly module: string
   /** Plain data, given to `openSink`. */
   readonly options: Readonly<Record<string, unknown>>
+  /** What the forwarder is to do, alike for every sink; checked against the adapter's traits by `sinkSpec`. */
+  readonly forward: Forward
+  /** Functions of the application by name, such as a handler's. They run in the worker when the config is a module it can load, otherwise on the thread that made them. */
+  readonly functions?: Readonly<Record<string, (...args: readonly never[]) => unknown>> | undefined
+}
+
+/** What an adapter can do; `sinkSpec` refuses options that ask for more. */
+export interface SinkTraits {
+  /** Rows and cursor move in one fenced transaction of the destination. */
+  readonly transactional: boolean
+  readonly strategies: readonly Strategy[]
+  /** What lies there can be read back, so that it can be proved and repaired. */
+  readonly readable: boolean
+}
+
+/** 'state': a row as of the cut is written. 'actions': every change is applied or published, in order. */
+export type Strategy = 'state' | 'actions'
+/** 'every': one destination commit per entry of the log. 'latest': one commit per cut. 'key': order per key only. */
+export type Consistency = 'every' | 'latest' | 'key'
+
+/** What the forwarder is told of a sink, with every default filled in. */
+export interface Forward {
+  readonly projections: readonly Projection[]
+  readonly strategy: Strategy
+  readonly consistency: Consistency
+  /** How many batches may be on their way at once, divided by source key. Above 1 only with `key`. */
+  readonly lanes: number
+  /** Where a sink begins that never ran. 'refresh': with everything there is. 'now': with what changes from now on. 'beginning': with the oldest change that is kept. */
+  readonly from: 'refresh' | 'now' | 'beginning'
+  /** 'changes': follows without a refresh. 'refresh-once': refreshes, then pauses. 'both'. */
+  readonly mode: 'changes' | 'refresh-once' | 'both'
+  /** What becomes of a row that the destination refuses: 'park' it, 'block' its key (actions), or 'stop'. */
+  readonly onPoison: 'park' | 'block' | 'stop'
+  /** Of one commit: rows, and bytes of their canonical JSON. */
+  readonly batch: { readonly items: number; readonly bytes: number }
+  /** Rows a second at most; Infinity for no cap. */
+  readonly rate: number
+  /** Rows in the destination that Rejoin never wrote. */
+  readonly strangers: 'report' | 'delete' | 'ignore'
+  /** May not pass the cursor of this other sink. */
+  readonly after: string | undefined
+  /** How often the three proofs are made by themselves, in ms; undefined: on demand only. */
+  readonly verifyEvery: number | undefined
+}
+
+/** T, from records to the destination's rows: made by `defineProjection`, one for each target. */
+export interface Projection {
+  /** Table, index, topic … in the destination. */
+  readonly to: string
+  /** Collection of the records it is made from. */
+  readonly from: string
+  /** Names of the select function's arguments: of the record itself, and of each joined record. */
+  readonly as: string
+  readonly join: Readonly<Record<string, Ref>>
+  /** Fields of the rows; undefined: not declared, which destinations with columns refuse. */
+  readonly fields: Fields | undefined
+  readonly revision: number
+  /** Of the functions' source text: warns when T changed and its revision did not. */
+  readonly source: string
+  /** The rows of one record: null or [] for none, a value for one of the same id, several as parts `{ part, value }` of ids `<id>/<part>`. Pure. */
+  readonly select: (input: Readonly<Record<string, unknown>>) => unknown
+}
+
+/** Follows `field` of the record to the record of `collection` with this id. */
+export interface Ref {
+  readonly field: string
+  readonly collection: string
+  /** Where that record lives: undefined: in the same document. A fixed document, or the field that names it. */
+  readonly document: { readonly id: DocumentId } | { readonly field: string } | undefined
 }
 
 /** What the module of a `SinkSpec` exports. Rejects with `SyncError('bad_option')` when the options are wrong. */
@@ -21,9 +91,19 @@ export type OpenSink = (options: Readonly<Record<string, unknown>>, context: Sin
 export interface SinkContext {
   /** The sink's name in the config. */
   readonly name: string
+  /** Target (table, index, topic …) → its fields; one for each collection unless there are projections. */
   readonly collections: Collections
-  /** Id of the log; a destination written from another refuses. */
+  /** Targets among them whose fields are not declared (they stand there with none). */
+  readonly untyped: readonly string[]
+  /** Id of the log; a destination written from another refuses, unless `adopt`. */
   readonly log: string
+  /** An operator said that a destination of another log is to be this one's: what lies there is refreshed. */
+  readonly adopt: boolean
+  readonly forward: Forward
+  /** What the relay itself remembers of this sink. */
+  readonly notes: SinkNotes
+  /** Of `SinkSpec.functions`, wherever they run. */
+  readonly functions: Readonly<Record<string, (...args: readonly unknown[]) => Promise<unknown>>>
 }
 
 /** How far a destination has come in the versions of one view. */
@@ -31,6 +111,8 @@ export interface SinkPlace {
   readonly view: string
   /** Everything up to this version is in the destination, or parked there; while it is being refreshed, only as far as `refreshed`. */
   readonly version: number
+  /** Tells two histories apart that reached the same version: what `View.mark` says of it. */
+  readonly mark?: string | undefined
   /** Under way with everything as of `version`: keys up to this one, null for none yet. Undefined: whole. */
   readonly refreshed?: Key | null | undefined
 }
@@ -42,12 +124,38 @@ export interface SinkStanding {
   /** The highest stamp it may carry; what is written from now on is stamped as high or higher. */
   readonly stamp: number
   readonly parked: readonly Parked[]
+  /** A commit up to this version may have happened, wholly or in part, without its cursor: keys that changed since `place` are written whatever they were. Undefined in transactional sinks. */
+  readonly attempted?: number | undefined
 }
 
-/** The state of one key as of the cut: null means that it must not be there. */
+/** One row to write: the state of a key as of the cut, or with strategy 'actions' after `event`. null: it must not be there. */
 export interface SinkRow {
   readonly key: Key
   readonly value: RecordValue | null
+  /** With strategy 'actions' only; keys may then occur several times in a commit, in order. */
+  readonly event?: SinkEvent | undefined
+  /** With strategy 'state': what T gave as of the cursor, when that is known; undefined during a refresh. */
+  readonly before?: RecordValue | null | undefined
+}
+
+/** A change, for strategy 'actions'. */
+export interface SinkEvent {
+  /** The same after any replay: (log, epoch, document, seq, index, revision). */
+  readonly id: string
+  readonly op: 'create' | 'update' | 'delete'
+  readonly before: RecordValue | null
+  readonly version: number
+  readonly origin: {
+    readonly partition: number
+    readonly position: Position
+    readonly epoch: number
+    readonly seq: Seq
+    readonly document: DocumentId
+    readonly actor: string
+    readonly at: number
+  }
+  /** Sent again because an operator rewound the sink. */
+  readonly replay: boolean
 }
 
 /** A key that the destination refuses, and why. It stays parked until it is written. */
@@ -56,13 +164,15 @@ export interface Parked {
   readonly reason: string
 }
 
-/** One transaction. */
+/** One transaction, or with a destination that has none, one round of deliveries. */
 export interface SinkCommit {
-  /** Each key at most once. A row is written where the stored stamp is not above `to.version`. */
+  /** Deletes before others; each key at most once with strategy 'state'. A row is written where the stored stamp is not above `to.version`. */
   readonly rows: readonly SinkRow[]
   /** Where the forwarder believes the destination to be. */
   readonly from: SinkPlace | undefined
   readonly to: SinkPlace
+  /** A repair: rows are written whatever stamp is stored. The fence holds as ever. */
+  readonly force?: boolean | undefined
 }
 
 /**
@@ -82,5 +192,35 @@ export interface Sink {
   commit(commit: SinkCommit): Promise<SinkOutcome>
   /** Keys that lie in the destination, in the order of keys, at most `limit`, behind `from`. */
   keys(limit: number, from?: Key): Promise<readonly Key[]>
+  /** Present when what lies there can be read back. */
+  readonly proof?: SinkProof | undefined
+  /** What `begin` would change in the destination, in the destination's own words, such as DDL. Changes nothing; may be called before `begin`. */
+  plan?(): Promise<readonly string[]>
+  /** Removes all that Rejoin made there. */
+  drop?(): Promise<void>
   close(): Promise<void>
+}
+
+/** Reading the destination back. */
+export interface SinkProof {
+  /** 64 bits of what the row is once it lies there: of key and columns, never of the stamp. Pure; `survey` and `rows` give the same for a row that is as it should be. */
+  hash(key: Key, value: RecordValue): bigint
+  /** The destination's own columns, in one snapshot together with its place. `strangers`: whether rows that Rejoin never wrote count. */
+  survey(options: { readonly strangers: boolean }): Promise<Survey>
+  /** What lies there now in these buckets (digest.ts), a page at a time. */
+  rows(buckets: readonly number[]): AsyncIterable<readonly FoundRow[]>
+}
+
+export interface Survey {
+  readonly place: SinkPlace | undefined
+  readonly rows: number
+  /** Bucket → sum of the rows' hashes, modulo 2^64. */
+  readonly buckets: BigUint64Array
+}
+
+export interface FoundRow {
+  readonly key: Key
+  readonly hash: bigint
+  /** 0: Rejoin never wrote it. */
+  readonly stamp: number
 }

@@ -17,18 +17,29 @@ import type {
   SinkRow,
   SinkSpec,
   SinkStanding,
+  SinkTraits,
 } from './sink.ts'
+import type { ForwardOptions } from './spec.ts'
+import { sinkSpec } from './spec.ts'
 import { createTableWriters, prepareTables } from './sqlite-tables.ts'
 import type { TableWriter } from './sqlite-tables.ts'
 
-export interface SqliteSinkOptions {
+const TRAITS: SinkTraits = { transactional: true, strategies: ['state', 'actions'], readable: true }
+
+export interface SqliteSinkOptions extends ForwardOptions {
   /** The mirror's file; made when it is missing, with its folder. A relative path is taken from the folder the process was started in. */
   readonly path: string
 }
 
 /** A SQLite file to keep equal to the documents: `sinks: { mirror: sqlite({ path: './mirror.db' }) }`. Throws `SyncError('bad_option')`. */
 export function sqlite(options: SqliteSinkOptions): SinkSpec {
-  return { module: import.meta.url, options: { path: resolve(pathOf({ ...options })) } }
+  return sinkSpec(
+    'sqlite',
+    import.meta.url,
+    TRAITS,
+    { ...options },
+    { options: { path: resolve(pathOf({ ...options })) }, names: ['path'] },
+  )
 }
 
 /** Opens the mirror, in the worker. */

@@ -7,7 +7,7 @@ import type { Batch, BatchLimits, Pump, PumpState, Written } from '../pump.ts'
 import { startPump } from '../pump.ts'
 import type { View } from '../view/view.ts'
 import { compareKeys, keyText } from '../view/view.ts'
-import type { Parked, Sink, SinkCommit, SinkPlace, SinkRow } from './sink.ts'
+import type { Parked, Sink, SinkCommit, SinkPlace, SinkRow } from '../sinks/sink.ts'
 
 export interface ForwarderOptions {
   readonly collections: Collections

@@ -1,0 +1,30 @@
+/**
+ * Destinations without transactions (step 8 of the path): an adapter says how rows are delivered, and this makes a sink of it, with the cursor in the relay's notes (and a copy in the destination where it keeps one),
+ * lanes by key, `attempted` before the first byte is sent, and dead letters before the cursor passes them.
+ */
+import type { Key } from '../view/view.ts'
+import type { SinkCommit, SinkPlace, SinkProof, SinkRow } from './sink.ts'
+
+/** What an adapter without transactions implements. Any call may reject: it is then unknown what happened, and the same rows come again. */
+export interface Delivery {
+  /** Connects, prepares the destination. The copy of the cursor that it keeps, if it keeps one: the lower of both is believed. */
+  begin(): Promise<{ readonly place?: SinkPlace | undefined; readonly stamp?: number | undefined; readonly isNew?: boolean | undefined }>
+  /**
+   * Delivers rows in order, each key at most once in a call. Resolves when the destination has confirmed them, with those that it refuses for good. Calls overlap up to `lanes`, never with a key in common.
+   */
+  deliver(rows: readonly SinkRow[], commit: Pick<SinkCommit, 'to' | 'force'>, signal: AbortSignal): Promise<readonly Refusal[]>
+  /** Everything up to `place` is delivered or parked: keeps a copy. */
+  moved?(place: SinkPlace): Promise<void>
+  /** Keys that lie in the destination, in the order of keys; absent: what was confirmed is remembered in the relay's notes. */
+  keys?(limit: number, from?: Key): Promise<readonly Key[]>
+  readonly proof?: SinkProof | undefined
+  plan?(): Promise<readonly string[]>
+  drop?(): Promise<void>
+  close(): Promise<void>
+}
+
+/** A row that the destination will never take as it is. */
+export interface Refusal {
+  readonly row: SinkRow
+  readonly reason: string
+}
