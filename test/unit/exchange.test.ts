@@ -228,7 +228,9 @@ describe('a refusal', () => {
     Y.applyUpdate(apart, Y.encodeStateAsUpdate(relay.document('doc').ydoc))
     Y.applyUpdate(apart, replica.quarantine.export(bad ?? ''))
     expect(textOf(apart)).toBe('ab')
-    expect(() => replica.quarantine.export('nonsense')).toThrow(expect.objectContaining({ code: 'not_found' }))
+    expect(() => replica.quarantine.export('nonsense')).toThrow(
+      expect.objectContaining({ code: 'not_found', hint: expect.stringContaining('id') as string }),
+    )
 
     // Other documents go on, and so does a new incarnation of this one.
     const other = await world.opened(client, 'other')

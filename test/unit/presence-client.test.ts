@@ -69,6 +69,8 @@ describe('presence', () => {
     await clock.advance(100)
     expect(count() - before).toBe(2)
     expect(replica.presence.problem?.code).toBe('limit')
+    // A hint that speaks of edits would send its reader to the wrong place.
+    expect(replica.presence.problem?.hint).toMatch(/smaller or simpler/u)
   })
 
   it('of an application whose listener throws keeps nobody from coming back', async () => {
