@@ -103,7 +103,7 @@ export const storeCases: readonly StoreCase[] = [
     same((await rows.load()).updates.length, 5)
   }),
 
-  single('keeps what was refused until it is discarded', async (store) => {
+  single('keeps what was refused until it was sent again and acknowledged', async (store) => {
     const rows = await store.open(document('refused'))
     const refused = { ...row(A, 2), refused: { code: 'too_large', message: 'too large', at: 1234.5 } }
     await rows.commit({ put: [row(A, 1), row(A, 2), row(A, 3)] })
@@ -112,8 +112,7 @@ export const storeCases: readonly StoreCase[] = [
     same(await store.pending(), [{ document: document('refused'), rows: 0, refused: 1 }])
     await rows.commit({ put: [row(A, 2)] })
     same(await store.pending(), [{ document: document('refused'), rows: 1, refused: 0 }])
-    await rows.commit({ put: [refused] })
-    await rows.commit({ discard: { incarnation: A, n: 2 } })
+    await rows.commit({ acked: [{ incarnation: A, through: 2 }] })
     same(await rows.outbox(), [])
     same(await store.pending(), [])
   }),
@@ -261,7 +260,7 @@ export const storeCases: readonly StoreCase[] = [
     await rows.commit({ cursor: cursor(1), relayUpdates: [bytes(9)] })
     await rows.commit({ updates: [bytes(2)] })
     await rows.commit({ acked: [{ incarnation: A, through: 1 }] })
-    await rows.commit({ discard: { incarnation: B, n: 1 } })
+    await rows.commit({ acked: [{ incarnation: B, through: 1 }] })
     await until(() => heard.length === 4)
     const name = document('notices')
     same(heard, [

@@ -114,7 +114,6 @@ function dial(
   let severed = false
   let upAt = 0
   let downAt = 0
-  let upBuffered = 0
   let downBuffered = 0
   let paused = false
   const held: Uint8Array[] = []
@@ -203,16 +202,11 @@ function dial(
   })
 
   return {
-    get buffered() {
-      return upBuffered
-    },
     send: (bytes) => {
       if (client !== 'open') return
       tap?.up(id, bytes)
       const copy = bytes.slice()
-      upBuffered += copy.length
       upAt = later(upAt, () => {
-        upBuffered -= copy.length
         if (severed) return
         if (paused) held.push(copy)
         else relay?.message(copy)

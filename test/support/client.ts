@@ -14,7 +14,7 @@ import { createVirtualClock } from './virtual-clock.ts'
 /** Every client here draws 0.5: the first redial comes after this many ms. */
 export const REDIAL = 250
 
-const NOWHERE: TransportSocket = { send: () => undefined, buffered: 0, close: () => undefined }
+const NOWHERE: TransportSocket = { send: () => undefined, close: () => undefined }
 
 /** A relay, a clock, and the clients of one test. */
 export class World {

@@ -87,7 +87,6 @@ export function createModel(): { commit(commit: Commit): void; loaded(): Loaded 
       }
       for (const { incarnation, through } of commit.acked ?? [])
         remove((one) => one.incarnation === incarnation && one.n <= through && one.refused === undefined)
-      remove(({ incarnation, n }) => incarnation === commit.discard?.incarnation && n === commit.discard.n)
       const next = commit.cursor
       if (
         next !== undefined &&
@@ -123,7 +122,6 @@ export function arbitraryCommit(): fc.Arbitrary<Commit> {
       updates: fc.array(update, { maxLength: 3 }),
       put: fc.array(rows, { maxLength: 4 }),
       acked: fc.array(fc.record({ incarnation, through: fc.nat({ max: 12 }) }), { maxLength: 2 }),
-      discard: fc.record({ incarnation, n }),
       cursor: fc
         .tuple(fc.nat({ max: 9 }), fc.nat({ max: 1 }), fc.constantFrom('1', '2'))
         .map(([seq, epoch, lineage]) => cursor(seq, epoch, lineage)),

@@ -249,7 +249,7 @@ async function write(
   if (now !== own) custom.put(now, OWN)
 }
 
-function writeOutbox(custom: IDBObjectStore, { put, acked, discard }: Commit): void {
+function writeOutbox(custom: IDBObjectStore, { put, acked }: Commit): void {
   for (const row of put ?? []) {
     const { incarnation, n, update, refused } = row
     const is = refused === undefined ? OUTBOX : REFUSED
@@ -258,9 +258,6 @@ function writeOutbox(custom: IDBObjectStore, { put, acked, discard }: Commit): v
   }
   for (const { incarnation, through } of acked ?? [])
     custom.delete(IDBKeyRange.bound(['rejoin', OUTBOX, incarnation, 0], ['rejoin', OUTBOX, incarnation, through]))
-  if (discard === undefined) return
-  custom.delete(['rejoin', OUTBOX, discard.incarnation, discard.n])
-  custom.delete(['rejoin', REFUSED, discard.incarnation, discard.n])
 }
 
 /** The relay has all that was loaded: foreign rows become ours, those that are gone are forgotten, and what cannot be read is moved aside. */

@@ -203,7 +203,6 @@ function apply(rows: Rows, commit: Commit): void {
     for (const [key, row] of rows.outbox)
       if (row.incarnation === incarnation && row.n <= through && row.refused === undefined) rows.outbox.delete(key)
   }
-  if (commit.discard !== undefined) rows.outbox.delete(keyOf(commit.discard))
   if (commit.cursor !== undefined && isStored(commit.cursor, rows.cursor)) return
   rows.updates.push(...(commit.relayUpdates ?? []))
   rows.cursor = commit.cursor ?? rows.cursor

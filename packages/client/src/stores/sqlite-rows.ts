@@ -108,7 +108,6 @@ export function createRows(db: SqliteDatabase): Rows {
       )
     }
     for (const { incarnation, through } of commit.acked ?? []) sql.acked.run(document, fromHex(incarnation), through)
-    if (commit.discard !== undefined) sql.discard.run(document, fromHex(commit.discard.incarnation), commit.discard.n)
     for (const id of settled?.unreadable ?? []) sql.setAside.run(id)
     add(document, settled?.rescued)
     const { cursor } = commit
@@ -151,7 +150,6 @@ function prepareAll(db: SqliteDatabase) {
       'INSERT OR REPLACE INTO outbox (document, incarnation, n, bytes, crc, code, message, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)',
     ),
     acked: db.prepare('DELETE FROM outbox WHERE document = ? AND incarnation = ? AND n <= ? AND code IS NULL'),
-    discard: db.prepare('DELETE FROM outbox WHERE document = ? AND incarnation = ? AND n = ?'),
     pending: db.prepare(`SELECT documents.name AS document, count(*) FILTER (WHERE code IS NULL) AS rows, count(code) AS refused
       FROM outbox JOIN documents ON documents.id = outbox.document GROUP BY documents.id`),
   } satisfies Record<string, { run(...values: SqliteValue[]): unknown }>

@@ -36,10 +36,8 @@ export interface Commit {
   readonly updates?: readonly Uint8Array[] | undefined
   /** New or changed outbox rows. */
   readonly put?: readonly OutboxRow[] | undefined
-  /** Removes the rows of the incarnation with n ≤ through, except refused ones: only `discard` removes those. */
+  /** Removes the rows of the incarnation with n ≤ through, except refused ones: those stay until they are put again without `refused`, to be sent. */
   readonly acked?: readonly { readonly incarnation: IncarnationId; readonly through: number }[] | undefined
-  /** Removes one row: a discarded quarantined edit. */
-  readonly discard?: { readonly incarnation: IncarnationId; readonly n: number } | undefined
   /**
    * The cursor after `updates` and `relayUpdates`. When the stored cursor is the very same, hash included, another tab was faster: neither it nor `relayUpdates` are written. A stored cursor that is merely
    * further says nothing: the relay may have been put back to an older state since, and what follows there is another history. So the last writer's cursor stands, which is true because whatever a tab has in
@@ -140,10 +138,9 @@ export function isReadable(value: unknown): value is Uint8Array {
 export function noticeOf(document: DocumentId, commits: readonly Commit[]): Notice | undefined {
   const updates = commits.flatMap((commit) => commit.updates ?? [])
   const incarnations = new Set<IncarnationId>()
-  for (const { put, acked, discard } of commits) {
+  for (const { put, acked } of commits) {
     for (const row of put ?? []) incarnations.add(row.incarnation)
     for (const range of acked ?? []) incarnations.add(range.incarnation)
-    if (discard !== undefined) incarnations.add(discard.incarnation)
   }
   return updates.length === 0 && incarnations.size === 0 ? undefined : { document, updates, incarnations: [...incarnations] }
 }

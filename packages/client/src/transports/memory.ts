@@ -34,7 +34,6 @@ export function memoryTransport(accept: Accept, carry: Carry = queueMicrotask): 
           if (!told) other()?.message(copy)
         })
       },
-      buffered: 0,
       close: end,
     })
     const farSocket = side(() => near)

@@ -15,8 +15,6 @@ export interface TransportListener {
 export interface TransportSocket {
   /** Sends one message; ignored after the close. */
   send(bytes: Uint8Array): void
-  /** Bytes accepted by `send` and not yet given to the network. */
-  readonly buffered: number
   /** Ends the socket; `closed` is still told. */
   close(code: number, reason: string): void
 }

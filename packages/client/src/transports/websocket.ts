@@ -7,7 +7,6 @@ import type { Transport, TransportListener, TransportSocket } from './transport.
 export interface WebSocketLike {
   binaryType: string
   readonly readyState: number
-  readonly bufferedAmount: number
   onopen: ((event: never) => void) | null
   onmessage: ((event: { data: unknown }) => void) | null
   onclose: ((event: { code: number; reason: string }) => void) | null
@@ -39,7 +38,7 @@ function dial(create: WebSocketFactory, url: string, listener: TransportListener
   } catch (error) {
     // A constructor that throws (mixed content, a bad port) is told as a socket that closed, but not before the caller has its object.
     queueMicrotask(() => end(1006, error instanceof Error ? error.message : String(error)))
-    return { send: () => undefined, buffered: 0, close: (code, reason) => end(code, reason) }
+    return { send: () => undefined, close: (code, reason) => end(code, reason) }
   }
   let problem = ''
   socket.binaryType = 'arraybuffer'
@@ -67,9 +66,6 @@ function dial(create: WebSocketFactory, url: string, listener: TransportListener
   return {
     send: (bytes) => {
       if (!over && socket.readyState === OPEN) socket.send(bytes)
-    },
-    get buffered() {
-      return socket.bufferedAmount
     },
     close,
   }
