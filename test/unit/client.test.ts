@@ -26,6 +26,18 @@ describe('a client', () => {
     expect(() => world.connect({ url: 'ftp://x' })).toThrow(expect.objectContaining({ code: 'bad_option' }))
   })
 
+  it.each<[string, object, RegExp]>([
+    ['an option that there is not', { tokn: 'abc' }, /there is no option "tokn"; there are url, token, store and schema/u],
+    ['a token that is a number', { token: 5 }, /token: a string or a function .*, not number/u],
+    ['a token that is null', { token: null }, /token: a string or a function .*, not null/u],
+    ['a token that is a promise', { token: Promise.resolve('abc') }, /token: .*, not object/u],
+  ])('refuses %s', (_, options, message) => {
+    expect(() => world.connect(options)).toThrow(
+      expect.objectContaining({ code: 'bad_option', reason: expect.stringMatching(message) as string }),
+    )
+    expect(() => world.connect({ token: undefined, schema: undefined })).not.toThrow()
+  })
+
   it('dials /sync of the address it was given', () => {
     expect(syncUrl('http://127.0.0.1:4400')).toBe('ws://127.0.0.1:4400/sync')
     expect(syncUrl('https://example.org/relay/?a=b#c')).toBe('wss://example.org/relay/sync?a=b')

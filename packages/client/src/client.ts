@@ -1,6 +1,7 @@
 /**
  * Joins store, network and replicas (steps 1 to 3 of the path); nothing else in the package joins.
  */
+import { checkOptions } from '#options-check'
 import { SyncError, createReadable, parseDocumentId, toSyncError } from '@rejoin/shared'
 import type { Clock, DocumentId, Random, RandomBytes, Readable, Schema } from '@rejoin/shared'
 import { createHandle } from './handle.ts'
@@ -73,6 +74,7 @@ const EMPTY: Status = {
 
 /** A client from its parts. Throws `bad_option`. */
 export function createClientOn(options: ClientOptions, platform: Platform): Client {
+  checkOptions(options)
   return new RejoinClient(options, platform)
 }
 
