@@ -107,6 +107,13 @@ describe('rejoin serve', () => {
     expect([code, stderr]).toEqual([1, expect.stringMatching(/another process serves the data folder/u)])
   })
 
+  it('fails on a port that is taken, and says which and what to do, exit 1', async () => {
+    const { port } = new URL((await serve()).url)
+    const { code, stdout, stderr } = await runCli(['serve', '--port', port, '--data', join(folder, 'second')], { cwd: folder })
+    expect([code, stdout, stderr]).toEqual([1, '', expect.stringContaining(`port ${port} of 127.0.0.1 is taken`)])
+    expect(stderr).toMatch(/stop what listens there, or give another port \(0 for a free one\)/u)
+  })
+
   it.each<[readonly string[], RegExp]>([
     [
       ['--host', '0.0.0.0'],

@@ -7,7 +7,7 @@ import { pino } from 'pino'
 import { ERRORS, toSyncError } from '@rejoin/shared'
 import type { ServeFlags } from './config.ts'
 import { gatherOptions, readSecretFile } from './config.ts'
-import { createServer } from './server.ts'
+import { createServer, isTaken } from './server.ts'
 import type { TokenFlags } from './token.ts'
 import { signToken } from './token.ts'
 
@@ -55,7 +55,7 @@ try {
   else {
     const error = toSyncError(thrown)
     process.stderr.write(`rejoin: ${error.reason}${error.code === 'bad_option' ? '' : `\n  ${ERRORS[error.code].hint}`}\n`)
-    process.exitCode = error.code === 'bad_option' ? MISUSED : FAILED
+    process.exitCode = error.code === 'bad_option' && !isTaken(error.cause) ? MISUSED : FAILED
   }
 }
 

@@ -230,9 +230,11 @@ export async function createServer(options: ServerOptions = {}): Promise<Server>
     await listen(http, host, port)
   } catch (cause) {
     await relay.close()
-    throw new SyncError('bad_option', `cannot listen on ${host}:${port}: ${cause instanceof Error ? cause.message : String(cause)}`, {
-      cause,
-    })
+    throw new SyncError(
+      'bad_option',
+      isTaken(cause) ? taken(host, port) : `cannot listen on ${host}:${port}: ${toSyncError(cause).reason}`,
+      { cause },
+    )
   }
   const address = http.address() as AddressInfo
   return {
@@ -247,6 +249,15 @@ export async function createServer(options: ServerOptions = {}): Promise<Server>
       await closed
     },
   }
+}
+
+/** Whether somebody else listens at the address: no fault of the options, which may be right a moment later. */
+export function isTaken(cause: unknown): boolean {
+  return cause instanceof Error && 'code' in cause && cause.code === 'EADDRINUSE'
+}
+
+function taken(host: string, port: number): string {
+  return `port ${port} of ${host} is taken: stop what listens there, or give another port (0 for a free one)`
 }
 
 function listen(http: HttpServer, host: string, port: number): Promise<void> {
