@@ -6,6 +6,7 @@ import type { Key } from '../view/view.ts'
 import type { SinkNotes } from './notes.ts'
 
 export type { Key } from '../view/view.ts'
+export { compareKeys, keyText } from '../view/view.ts'
 
 /** What a config says of a sink. `module` and `options` are data only, so that they can cross to the worker that runs it; functions stand in `forward` and `functions`. */
 export interface SinkSpec {
@@ -201,7 +202,7 @@ export interface Sink {
   close(): Promise<void>
 }
 
-/** Reading the destination back. */
+/** Reading the destination back: beside whatever the forwarder does, on connections of its own, also of a sink that was opened only for this and never begun. */
 export interface SinkProof {
   /** 64 bits of what the row is once it lies there: of key and columns, never of the stamp. Pure; `survey` and `rows` give the same for a row that is as it should be. */
   hash(key: Key, value: RecordValue): bigint
