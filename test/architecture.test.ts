@@ -28,6 +28,7 @@ const SERVER_ROOMS: Readonly<Record<string, readonly string[]>> = {
   storage: ['log', 'view', 'sinks'],
   projection: ['view', 'sinks'],
   forwarding: ['log', 'storage', 'view', 'sinks', 'projection', 'pump', 'slow'],
+  testing: ['view', 'sinks', 'storage', 'forwarding', 'projection'],
   compaction: ['log', 'relay', 'storage', 'slow'],
   documents: ['http', 'log', 'view', 'slow'],
   pump: [],
