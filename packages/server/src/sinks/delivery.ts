@@ -12,7 +12,7 @@ export interface Delivery {
   /**
    * Delivers rows in order, each key at most once in a call. Resolves when the destination has confirmed them, with those that it refuses for good. Calls overlap up to `lanes`, never with a key in common.
    */
-  deliver(rows: readonly SinkRow[], commit: Pick<SinkCommit, 'to' | 'force'>, signal: AbortSignal): Promise<readonly Refusal[]>
+  deliver(rows: readonly SinkRow[], commit: Pick<SinkCommit, 'to' | 'force'>, signal: AbortSignal): Promise<Delivered>
   /** Everything up to `place` is delivered or parked: keeps a copy. */
   moved?(place: SinkPlace): Promise<void>
   /** Keys that lie in the destination, in the order of keys; absent: what was confirmed is remembered in the relay's notes. */
@@ -22,6 +22,9 @@ export interface Delivery {
   drop?(): Promise<void>
   close(): Promise<void>
 }
+
+/** The rows that were refused for good; or, where the destination can tell, what `SinkOutcome` says: another forwarder has begun after us, or the destination is not where it was left. Then nothing counts as confirmed. */
+export type Delivered = readonly Refusal[] | 'fenced' | 'lost'
 
 /** A row that the destination will never take as it is. */
 export interface Refusal {
