@@ -4,18 +4,39 @@
 import type { DocumentId, RecordValue, Schema } from '@rejoin/shared'
 import { boolean, collection, date, defineSchema, json, number, richText, string, text } from '@rejoin/shared'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import type { Key, Sink, SinkPlace, SinkRow } from '#server/sinks/sink.js'
+import type { Key, Sink, SinkContext, SinkPlace, SinkRow } from '#server/sinks/sink.js'
+import type { ForwardOptions } from '#server/sinks/spec.js'
+import { forwardOf } from '#server/sinks/spec.js'
 import { compareKeys } from '#server/view/view.js'
+import { sinkContext } from '../support/sink-context.ts'
 
 /** What an adapter gives to be tested: one destination that outlives its sinks. */
 export interface SinkUnderTest {
-  open(schema: Schema, log?: string): Promise<Sink>
+  open(schema: Schema, options?: OpenOptions): Promise<Sink>
   /** What lies there, as records, ordered by key. */
-  rows(schema: Schema): readonly { readonly key: Key; readonly value: RecordValue }[]
+  rows(schema: Schema): Stored | Promise<Stored>
   /** Removes everything, also the bookkeeping, under a sink that may be open. */
-  wipe(): void
-  dispose(): void
+  wipe(): void | Promise<void>
+  dispose(): void | Promise<void>
+  /** Changes a field of a row by hand, or (undefined) removes the row. */
+  tamper?(key: Key, field: string, value: string | undefined): void | Promise<void>
+  /** Puts a row there by hand, as somebody would who knows nothing of Rejoin: key and name only. */
+  intrude?(key: Key, name: string): void | Promise<void>
+  /** What becomes of a row with a NUL in a text. @default 'kept' */
+  readonly nul?: 'kept' | 'parked' | undefined
+  /** Makes a field of a collection unique. */
+  unique?(collection: string, field: string): void | Promise<void>
+  /** Makes `pets.name` a reference to the ids of `owners`. */
+  refer?(): void | Promise<void>
 }
+
+export interface OpenOptions {
+  readonly log?: string | undefined
+  readonly adopt?: boolean | undefined
+  readonly forward?: ForwardOptions | undefined
+}
+
+type Stored = readonly { readonly key: Key; readonly value: RecordValue }[]
 
 export const SCHEMA: Schema = defineSchema({
   owners: collection({ name: string() }),
@@ -36,12 +57,22 @@ const at = (version: number, refreshed?: Key | null): SinkPlace => ({
   ...(refreshed === undefined ? {} : { refreshed }),
 })
 
-export function describeSink(name: string, make: () => SinkUnderTest): void {
+/** What a sink of the contract is told. */
+export function contextOf(
+  name: string,
+  { collections }: Schema,
+  { log = LOG, adopt = false, forward = {} }: OpenOptions = {},
+): SinkContext {
+  const traits = { transactional: true, strategies: ['state', 'actions'], readable: true } as const
+  return sinkContext({ name, collections, log, adopt, forward: forwardOf(name, traits, forward) })
+}
+
+export function describeSink(name: string, make: () => SinkUnderTest | Promise<SinkUnderTest>): void {
   describe(`a sink ${name}`, () => {
     let under: SinkUnderTest
     const open: Sink[] = []
     const begin = async (schema = SCHEMA, log = LOG) => {
-      const sink = await under.open(schema, log)
+      const sink = await under.open(schema, { log })
       open.push(sink)
       return { sink, standing: await sink.begin() }
     }
@@ -51,14 +82,14 @@ export function describeSink(name: string, make: () => SinkUnderTest): void {
       expect(await sink.commit({ rows, from: standing.place, to: at(version) })).toEqual({ type: 'committed', parked: [] })
       return sink
     }
-    const ids = (): string[] => under.rows(SCHEMA).map((row) => row.key.id)
+    const ids = async (): Promise<string[]> => (await under.rows(SCHEMA)).map((row) => row.key.id)
 
-    beforeEach(() => {
-      under = make()
+    beforeEach(async () => {
+      under = await make()
     })
     afterEach(async () => {
       for (const sink of open.splice(0)) await sink.close()
-      under.dispose()
+      await under.dispose()
     })
 
     it('begins with everything to be written', async () => {
@@ -79,7 +110,7 @@ export function describeSink(name: string, make: () => SinkUnderTest): void {
       await beginAt(7, [pet('rex', rex), pet('mia', {}), { key: key('ann', 'clinic', 'owners'), value: { name: 'Ann' } }])
       const { standing } = await begin()
       expect(standing).toEqual({ place: at(7), stamp: 7, parked: [] })
-      expect(under.rows(SCHEMA)).toEqual([
+      expect(await under.rows(SCHEMA)).toEqual([
         { key: key('ann', 'clinic', 'owners'), value: { name: 'Ann' } },
         { key: key('mia'), value: EMPTY },
         { key: key('rex'), value: rex },
@@ -89,21 +120,21 @@ export function describeSink(name: string, make: () => SinkUnderTest): void {
     it('keeps one id in two documents apart', async () => {
       const sink = await beginAt(1, [pet('1', { name: 'A' }, 'a'), pet('1', { name: 'B' }, 'b')])
       await sink.commit({ rows: [pet('1', null, 'a')], from: at(1), to: at(2) })
-      expect(under.rows(SCHEMA)).toEqual([{ key: key('1', 'b'), value: { ...EMPTY, name: 'B' } }])
+      expect(await under.rows(SCHEMA)).toEqual([{ key: key('1', 'b'), value: { ...EMPTY, name: 'B' } }])
     })
 
     it('replaces a row whole: a field that became null is null', async () => {
       const sink = await beginAt(1, [pet('1', { name: 'A', age: 2 })])
       await sink.commit({ rows: [pet('1', { age: 3 })], from: at(1), to: at(2) })
-      expect(under.rows(SCHEMA)[0]?.value).toEqual({ ...EMPTY, age: 3 })
+      expect((await under.rows(SCHEMA))[0]?.value).toEqual({ ...EMPTY, age: 3 })
     })
 
     it('deletes, and lets a deleted id come again', async () => {
       const sink = await beginAt(1, [pet('1', { name: 'A' })])
       await sink.commit({ rows: [pet('1', null), pet('never', null)], from: at(1), to: at(2) })
-      expect(ids()).toEqual([])
+      expect(await ids()).toEqual([])
       await sink.commit({ rows: [pet('1', { name: 'B' })], from: at(2), to: at(3) })
-      expect(under.rows(SCHEMA)[0]?.value['name']).toBe('B')
+      expect((await under.rows(SCHEMA))[0]?.value['name']).toBe('B')
     })
 
     it('writes nothing from another place than its own: a commit sent twice, or late, is lost', async () => {
@@ -113,7 +144,7 @@ export function describeSink(name: string, make: () => SinkUnderTest): void {
       expect(await sink.commit(commit)).toEqual({ type: 'lost' })
       expect(await sink.commit({ rows: [pet('1', { name: 'Z' })], from: at(1), to: at(1) })).toEqual({ type: 'lost' })
       expect(await sink.commit({ rows: [pet('1', { name: 'Z' })], from: undefined, to: at(3) })).toEqual({ type: 'lost' })
-      expect(under.rows(SCHEMA)[0]?.value['name']).toBe('B')
+      expect((await under.rows(SCHEMA))[0]?.value['name']).toBe('B')
     })
 
     it('refuses a forwarder whose fence is old, whatever it wants', async () => {
@@ -125,7 +156,7 @@ export function describeSink(name: string, make: () => SinkUnderTest): void {
         type: 'committed',
         parked: [],
       })
-      expect(under.rows(SCHEMA)[0]?.value['name']).toBe('B')
+      expect((await under.rows(SCHEMA))[0]?.value['name']).toBe('B')
     })
 
     it('never lets a lower stamp over a higher one', async () => {
@@ -133,7 +164,7 @@ export function describeSink(name: string, make: () => SinkUnderTest): void {
       expect(await sink.commit({ rows: [pet('1', { name: 'old' }), pet('2', { name: 'old' })], from: at(9), to: at(4) })).toMatchObject({
         type: 'committed',
       })
-      expect(under.rows(SCHEMA).map(({ value }) => value['name'])).toEqual(['new'])
+      expect((await under.rows(SCHEMA)).map(({ value }) => value['name'])).toEqual(['new'])
     })
 
     it('checks without writing', async () => {
@@ -161,17 +192,17 @@ export function describeSink(name: string, make: () => SinkUnderTest): void {
     it('refuses to be written from another log, and says so', async () => {
       await beginAt(1, [pet('1')])
       await expect(begin(SCHEMA, 'c'.repeat(32))).rejects.toThrow(/mirrors the log a+.*|another log/u)
-      expect(ids()).toEqual(['1'])
+      expect(await ids()).toEqual(['1'])
     })
 
     it('has everything to be written after it was wiped, also under an open sink', async () => {
       const sink = await beginAt(5, [pet('1')])
-      under.wipe()
+      await under.wipe()
       expect(await outcomeOf(sink.commit({ rows: [pet('2')], from: at(5), to: at(6) }))).toBe('lost')
       const standing = await sink.begin()
       expect(standing.place).toBeUndefined()
       expect(await sink.commit({ rows: [pet('2')], from: undefined, to: at(6) })).toEqual({ type: 'committed', parked: [] })
-      expect(ids()).toEqual(['2'])
+      expect(await ids()).toEqual(['2'])
     })
 
     it('has everything to be written when the schema has changed, and keeps what still fits', async () => {
@@ -183,7 +214,7 @@ export function describeSink(name: string, make: () => SinkUnderTest): void {
       })
       const { sink, standing } = await begin(wider)
       expect(standing).toMatchObject({ place: undefined, stamp: 5 })
-      expect(under.rows(SCHEMA)).toEqual([{ key: key('1'), value: { ...EMPTY, name: 'A' } }])
+      expect(await under.rows(SCHEMA)).toEqual([{ key: key('1'), value: { ...EMPTY, name: 'A' } }])
       await sink.commit({
         rows: [
           { key: key('1'), value: { ...EMPTY, name: 'A', weight: 4 } },
@@ -192,7 +223,7 @@ export function describeSink(name: string, make: () => SinkUnderTest): void {
         from: undefined,
         to: at(6),
       })
-      expect(under.rows(wider)).toEqual([
+      expect(await under.rows(wider)).toEqual([
         { key: key('1'), value: { ...EMPTY, name: 'A', weight: 4 } },
         { key: key('v', 'clinic', 'visits'), value: { at: '2020-01-01' } },
       ])
@@ -218,7 +249,7 @@ export function describeSink(name: string, make: () => SinkUnderTest): void {
       ]
       const rows = texts.map((each) => pet(each, { name: each, note: each, extra: { [`k${each}`]: each, list: [each] } }, 'd\'"oc'))
       await beginAt(1, rows)
-      const found = new Map(under.rows(SCHEMA).map(({ key: { id }, value }) => [id, value]))
+      const found = new Map((await under.rows(SCHEMA)).map(({ key: { id }, value }) => [id, value]))
       expect(new Set(found.keys())).toEqual(new Set(texts))
       for (const each of texts)
         expect(found.get(each)).toEqual({ ...EMPTY, name: each, note: each, extra: { [`k${each}`]: each, list: [each] } })
@@ -247,7 +278,8 @@ export function describeSink(name: string, make: () => SinkUnderTest): void {
         1,
         numbers.map((age, i) => pet(String(i).padStart(2, '0'), { age, extra: age })),
       )
-      for (const [i, { value }] of under.rows(SCHEMA).entries()) expect(value).toEqual({ ...EMPTY, age: numbers[i], extra: numbers[i] })
+      for (const [i, { value }] of (await under.rows(SCHEMA)).entries())
+        expect(value).toEqual({ ...EMPTY, age: numbers[i], extra: numbers[i] })
     })
   })
 }

@@ -14,7 +14,7 @@ import { createMemoryDestination, openMemorySink } from '../support/memory-sink.
 import { mirrorRows } from '../support/mirror.ts'
 import { sinkContext } from '../support/sink-context.ts'
 import type { SinkUnderTest } from './sink.contract.ts'
-import { SCHEMA, describeSink } from './sink.contract.ts'
+import { SCHEMA, contextOf, describeSink } from './sink.contract.ts'
 import { compareKeys } from '#server/view/view.js'
 
 const LOG = 'a'.repeat(32)
@@ -22,12 +22,12 @@ const LOG = 'a'.repeat(32)
 describeSink('in memory', (): SinkUnderTest => {
   const destination = createMemoryDestination()
   return {
-    open: async ({ collections }, log = LOG) => openMemorySink(destination, sinkContext({ name: 'memory', collections, log })),
+    open: async (schema, options) => openMemorySink(destination, contextOf('memory', schema, options)),
     rows: () =>
       [...destination.rows.values()]
         .flatMap(({ key, value }) => (value === null ? [] : [{ key, value }]))
         .sort((a, b) => compareKeys(a.key, b.key)),
-    wipe: () => Object.assign(destination, { ...createMemoryDestination() }),
+    wipe: () => void Object.assign(destination, { ...createMemoryDestination() }),
     dispose: () => {},
   }
 })
@@ -36,7 +36,7 @@ describeSink('in SQLite', (): SinkUnderTest => {
   const folder = mkdtempSync(join(tmpdir(), 'rejoin-sink-'))
   const path = join(folder, 'deep', 'mirror.db')
   return {
-    open: ({ collections }, log = LOG) => openSink(sqlite({ path }).options, sinkContext({ name: 'mirror', collections, log })),
+    open: (schema, options) => openSink(sqlite({ path }).options, contextOf('mirror', schema, options)),
     rows: (schema) => mirrorRows(path, schema),
     wipe: () => {
       for (const suffix of ['', '-wal', '-shm']) rmSync(path + suffix, { force: true })

@@ -71,9 +71,11 @@ export interface Projection {
   /** Fields of the rows; undefined: not declared, which destinations with columns refuse. */
   readonly fields: Fields | undefined
   readonly revision: number
+  /** Whether select returns a list of parts `{ part, value }`, rows of ids `<id>/<part>`. */
+  readonly parts: boolean
   /** Of the functions' source text: warns when T changed and its revision did not. */
   readonly source: string
-  /** The rows of one record: null or [] for none, a value for one of the same id, several as parts `{ part, value }` of ids `<id>/<part>`. Pure. */
+  /** The row of one record, of the same id: its value, or null for none. With `parts` a list. Pure. */
   readonly select: (input: Readonly<Record<string, unknown>>) => unknown
 }
 
@@ -181,7 +183,12 @@ export interface SinkCommit {
  * where it was left (wiped, restored, changed): begin again. With the last two nothing was written.
  */
 export type SinkOutcome =
-  | { readonly type: 'committed'; readonly parked: readonly Parked[] }
+  | {
+      readonly type: 'committed'
+      readonly parked: readonly Parked[]
+      /** Parked by earlier commits, and let in now by the destination: a child whose parent came, a unique value that became free. */
+      readonly landed?: readonly Key[] | undefined
+    }
   | { readonly type: 'fenced' }
   | { readonly type: 'lost' }
 
@@ -207,13 +214,18 @@ export interface SinkProof {
   /** 64 bits of what the row is once it lies there: of key and columns, never of the stamp. Pure; `survey` and `rows` give the same for a row that is as it should be. */
   hash(key: Key, value: RecordValue): bigint
   /** The destination's own columns, in one snapshot together with its place. `strangers`: whether rows that Rejoin never wrote count. */
-  survey(options: { readonly strangers: boolean }): Promise<Survey>
-  /** What lies there now in these buckets (digest.ts), a page at a time. */
-  rows(buckets: readonly number[]): AsyncIterable<readonly FoundRow[]>
+  survey(options: { readonly strangers: boolean; readonly breathe?: Breathe | undefined }): Promise<Survey>
+  /** What lies there now in these buckets (digest.ts), strangers included, a page at a time. */
+  rows(buckets: readonly number[], breathe?: Breathe): AsyncIterable<readonly FoundRow[]>
 }
+
+/** Awaited by whatever keeps the thread busy, after every few ms of work: others take their turn, and a proof that is nobody's hurry waits longer. */
+export type Breathe = () => Promise<void>
 
 export interface Survey {
   readonly place: SinkPlace | undefined
+  /** As of the same moment, where the destination keeps them. */
+  readonly parked?: readonly Parked[] | undefined
   readonly rows: number
   /** Bucket → sum of the rows' hashes, modulo 2^64. */
   readonly buckets: BigUint64Array

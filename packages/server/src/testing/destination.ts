@@ -3,7 +3,6 @@
  */
 import type { RecordValue, Schema } from '@rejoin/shared'
 import { collection, defineSchema, number, string } from '@rejoin/shared'
-import type { Delivery } from '../sinks/delivery.ts'
 import type { Key, Sink, SinkContext, SinkTraits } from '../sinks/sink.ts'
 import type { ForwardOptions } from '../sinks/spec.ts'
 
@@ -43,7 +42,7 @@ export interface Powers {
 /** One destination, and what can be done to it. What is absent makes cases not applicable; `absent` says why. */
 export interface Destination {
   /** Opens the sink on it, as the relay would: `(context) => openSink(options, context)`. */
-  open(context: SinkContext): Promise<Sink | Delivery>
+  open(context: SinkContext): Promise<Sink>
   /** What its reader sees now. Of a stream of events: its fold, newest version by key. */
   rows(): Promise<readonly StoredRow[]>
   /** Removes everything that Rejoin made there, bookkeeping included. */
