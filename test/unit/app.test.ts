@@ -9,12 +9,14 @@ import { createDocumentReader } from '#server/documents/read.js'
 import { createApp } from '#server/http/app.js'
 import type { AppParts } from '#server/http/app.js'
 import { createMetrics } from '#server/http/metrics.js'
+import { createCompactionWork } from '#server/log/work.js'
 import { createMemoryLog } from '#server/storage/memory.js'
 import { crowdUpdate } from '../support/forged-updates.ts'
 
 const schema = defineSchema({ pets: collection({ name: string() }) })
 const log = createMemoryLog()
-const documents = createDocumentReader({ log, schema, clock: systemClock })
+const { state } = createCompactionWork({ reader: log, admissionOf: () => new Uint8Array() })
+const documents = createDocumentReader({ state, schema, clock: systemClock })
 afterAll(() => documents.close())
 
 const failures: SyncError[] = []
@@ -138,7 +140,7 @@ describe('GET /v1/documents/<id>', () => {
   })
 
   it('answers many at once, one after the other, and refuses what is too many', async () => {
-    const narrow = createDocumentReader({ log, schema, clock: systemClock, maxWaiting: 3 })
+    const narrow = createDocumentReader({ state, schema, clock: systemClock, maxWaiting: 3 })
     await write('clinic-3', 2)
     const asked = await Promise.allSettled(Array.from({ length: 5 }, () => narrow.state('clinic-3' as DocumentId)))
     expect(asked.map(({ status }) => status)).toEqual(['fulfilled', 'fulfilled', 'fulfilled', 'rejected', 'rejected'])
@@ -148,21 +150,21 @@ describe('GET /v1/documents/<id>', () => {
   })
 
   it('gives up a document that takes too long, answers the others, and refuses it at once when it is asked for again', async () => {
-    const brisk = createDocumentReader({ log, schema, clock: systemClock, patience: 1_000 })
+    const brisk = createDocumentReader({ state, schema, clock: systemClock, patience: 1_000 })
     const crowd = 'clinic-crowd' as DocumentId
     await write('clinic-good', 2)
     await log.open(crowd)
     const fields = { incarnation: newIncarnationId(), lo: 1, hi: 1, covers: [], actor: 'mallory', at: 0 }
     await log.append([{ document: crowd, seq: 1 as Seq, ...fields, update: crowdUpdate(60_000) }])
     const [slow, behindItself, good] = await Promise.allSettled([
-      brisk.state(crowd),
-      brisk.state(crowd),
-      brisk.state('clinic-good' as DocumentId),
+      brisk.collections?.(crowd),
+      brisk.collections?.(crowd),
+      brisk.collections?.('clinic-good' as DocumentId),
     ])
     expect([slow, behindItself]).toMatchObject([{ reason: { code: 'overloaded' } }, { reason: { code: 'overloaded' } }])
     expect(good).toMatchObject({ status: 'fulfilled', value: { seq: 2 } })
     const begun = performance.now()
-    await expect(brisk.state(crowd)).rejects.toMatchObject({ code: 'overloaded' })
+    await expect(brisk.collections?.(crowd)).rejects.toMatchObject({ code: 'overloaded' })
     expect(performance.now() - begun).toBeLessThan(500)
     await brisk.close()
   }, 20_000)

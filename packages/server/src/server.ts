@@ -164,7 +164,7 @@ function relayOn(stored: Log, { auth, data, limits, logger, schema, sinks, retai
   })
   started.push(() => ySockets.closed(0))
   const metrics = createMetrics(relayFigures(core, ySockets, watch))
-  const documents = createDocumentReader({ log, schema, clock: systemClock })
+  const documents = createDocumentReader({ state: (id) => compactor.state(id), schema, clock: systemClock })
   const app = createApp({
     authorize,
     origin,

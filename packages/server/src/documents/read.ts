@@ -1,17 +1,23 @@
 /**
- * Whole documents out of the log, for HTTP (beside the path): bytes are read here, and put together in a worker that exists while somebody asks.
+ * Whole documents out of the log, for HTTP (beside the path): as one update from whoever keeps states, as records by a worker that exists while somebody asks.
  */
 import { Worker } from 'node:worker_threads'
 import type { Clock, DocumentId, Schema, Seq } from '@rejoin/shared'
 import { SyncError } from '@rejoin/shared'
 import type { DocumentReader } from '../http/app.ts'
-import type { LogReader } from '../log/log.ts'
+import { LogError } from '../log/log.ts'
 import { PATIENCE_MS, createSlowList } from '../slow.ts'
-import { createLogSource } from '../view/source.ts'
 import type { Answer, Ask } from './worker.ts'
 
+/** A document as one update, as of `seq`. */
+interface State {
+  readonly seq: Seq
+  readonly update: Uint8Array
+}
+
 export interface DocumentReaderOptions {
-  readonly log: LogReader
+  /** As `Compactor.state`: durable entries only, and not on this thread. The bytes are the reader's. */
+  readonly state: (document: DocumentId) => Promise<State | undefined>
   readonly schema: Schema | undefined
   readonly clock: Clock
   /** Requests that may wait for the worker; beyond that they are refused as `overloaded`. @default 64 */
@@ -25,33 +31,44 @@ const IDLE_MS = 30_000
 
 const nothing = (): void => {}
 
-/** Reads documents of `log`. `close` ends the worker; requests under way reject as `draining`. */
+/** Reads documents. `close` ends the worker; requests under way reject as `draining`. */
 export function createDocumentReader({
-  log,
+  state,
   schema,
   clock,
   maxWaiting = 64,
   patience = PATIENCE_MS,
 }: DocumentReaderOptions): DocumentReader & { close(): Promise<void> } {
-  // Only whole documents are read: what a source lists besides is never asked.
-  const source = createLogSource(log, { id: '', ends: async () => new Map(), documents: async () => [] })
   const bench = createBench(clock, patience)
   const slow = createSlowList(clock)
   let waiting = 0
+  let closed = false
   let line: Promise<unknown> = Promise.resolve()
 
-  async function build(document: DocumentId, as: Ask['as']): Promise<{ readonly seq: Seq; readonly answer: Answer } | undefined> {
-    const head = await log.head(document)
-    if (head === undefined || head.seq === 0) return undefined
+  async function read(document: DocumentId): Promise<State | undefined> {
+    if (closed) throw goingDown()
+    try {
+      const whole = await state(document)
+      return whole?.seq === 0 ? undefined : whole
+    } catch (error) {
+      if (error instanceof LogError && error.failure === 'overloaded') throw tooLong()
+      if (error instanceof LogError && error.failure === 'failed') throw goingDown()
+      throw error
+    }
+  }
+
+  async function records(document: DocumentId, of: Schema): Promise<{ readonly seq: Seq; readonly json: string } | undefined> {
     // Asked again: it may have waited behind itself.
     if (slow.has(document)) throw tooLong()
-    const { seq, updates } = await source.load(document, head.seq)
-    return { seq, answer: await bench.work({ updates, as }, () => slow.add(document)) }
+    const whole = await read(document)
+    if (whole === undefined) return undefined
+    const answer = await bench.work({ update: whole.update, schema: of }, () => slow.add(document))
+    if (answer.type === 'failed') throw new SyncError('internal', answer.reason)
+    return { seq: whole.seq, json: answer.json }
   }
 
   /** One after the other: a document in memory at a time, and one in the worker. */
-  function inLine<T>(document: DocumentId, run: () => Promise<T>): Promise<T> {
-    if (slow.has(document)) return Promise.reject(tooLong())
+  function inLine<T>(run: () => Promise<T>): Promise<T> {
     if (waiting >= maxWaiting) return Promise.reject(new SyncError('overloaded', `${waiting} documents are being read already`))
     waiting++
     const turn = line.then(run).finally(() => waiting--)
@@ -60,19 +77,12 @@ export function createDocumentReader({
   }
 
   return {
-    state: (document) =>
-      inLine(document, async () => {
-        const built = await build(document, { type: 'update' })
-        return built && { seq: built.seq, update: ofType(built.answer, 'update').update }
-      }),
-    collections:
-      schema &&
-      ((document) =>
-        inLine(document, async () => {
-          const built = await build(document, { type: 'json', schema })
-          return built && { seq: built.seq, json: ofType(built.answer, 'json').json }
-        })),
-    close: () => bench.close(),
+    state: (document) => inLine(() => read(document)),
+    collections: schema && ((document) => (slow.has(document) ? Promise.reject(tooLong()) : inLine(() => records(document, schema)))),
+    close: () => {
+      closed = true
+      return bench.close()
+    },
   }
 }
 
@@ -80,9 +90,8 @@ function tooLong(): SyncError {
   return new SyncError('overloaded', 'the document could not be put together in time')
 }
 
-function ofType<T extends Answer['type']>(answer: Answer, type: T): Extract<Answer, { type: T }> {
-  if (answer.type === type) return answer as Extract<Answer, { type: T }>
-  throw new SyncError('internal', answer.type === 'failed' ? answer.reason : 'the worker answered something else')
+function goingDown(): SyncError {
+  return new SyncError('draining', 'the relay is going down')
 }
 
 /** The worker, started when there is work, and its one piece of work. */
@@ -115,7 +124,7 @@ function createBench(clock: Clock, patience: number): { work(ask: Ask, overrun: 
   }
   return {
     work(ask, overrun) {
-      if (closed) return Promise.reject(new SyncError('draining', 'the relay is going down'))
+      if (closed) return Promise.reject(goingDown())
       cancelIdle()
       const at = (worker ??= start())
       return new Promise((resolve, reject) => {
@@ -130,13 +139,12 @@ function createBench(clock: Clock, patience: number): { work(ask: Ask, overrun: 
           if (result instanceof SyncError) reject(result)
           else resolve(result)
         }
-        // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker of Node, not a window
-        at.postMessage(ask)
+        at.postMessage(ask, [ask.update.buffer as ArrayBuffer])
       })
     },
     close: () => {
       closed = true
-      return end(new SyncError('draining', 'the relay is going down'))
+      return end(goingDown())
     },
   }
 }
