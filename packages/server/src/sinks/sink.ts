@@ -165,6 +165,8 @@ export interface SinkEvent {
 export interface Parked {
   readonly key: Key
   readonly reason: string
+  /** With strategy 'actions': id of the event that was refused. Later events of the key in the same commit were not tried. */
+  readonly event?: string | undefined
 }
 
 /** One transaction, or with a destination that has none, one round of deliveries. */

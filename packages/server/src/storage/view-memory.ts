@@ -2,16 +2,16 @@
  * A view in memory (step 7 of the path): the model that the SQLite view is held against, and what tests run on. It forgets everything when it is closed.
  */
 import type { DocumentId, RecordValue } from '@rejoin/shared'
+import { nextMark } from '../view/mark.ts'
 import type { SlowDocument } from '../view/turns.ts'
 import type { CutLimits, DocumentState, Key, Place, ProjectedEntry, RecordChange, Source, ViewStore, Misfit } from '../view/view.ts'
 import { compareKeys, compareText, keyText } from '../view/view.ts'
 
-interface Version {
-  readonly version: number
+interface Version extends Omit<ProjectedEntry, 'settled' | 'changes'> {
   settled: boolean
-  readonly changes: readonly RecordChange[]
-  readonly document: DocumentId
+  readonly keys: readonly Key[]
   readonly bytes: number
+  readonly mark: string
 }
 
 /** A view in memory. `id` is 32 hexadecimal digits that no other view has. */
@@ -41,17 +41,18 @@ export function createMemoryView(id: string): ViewStore {
       version = entry.version
     }
   }
-  const write = (entry: ProjectedEntry): void => {
+  const write = ({ changes, ...entry }: ProjectedEntry): void => {
     let bytes = 0
-    for (const { collection, id: record, value } of entry.changes) {
-      const key = { collection, document: entry.document, id: record }
-      const text = value === null ? null : JSON.stringify(value)
+    const keys = changes.map(({ collection, id: record }) => ({ collection, document: entry.document, id: record }))
+    const texts = changes.map(({ value }) => (value === null ? null : JSON.stringify(value)))
+    for (const [i, key] of keys.entries()) {
+      const text = texts[i] ?? null
       bytes += text?.length ?? 0
       const known = records.get(keyText(key)) ?? { key, values: [] }
       known.values.push({ version: entry.version, text })
       records.set(keyText(key), known)
     }
-    versions.push({ version: entry.version, settled: entry.settled, changes: entry.changes, document: entry.document, bytes })
+    versions.push({ ...entry, keys, bytes, mark: nextMark(versions.at(-1)?.mark ?? '', { ...entry, changes }, texts) })
   }
   const forget = (document: DocumentId): void => {
     documents.delete(document)
@@ -69,7 +70,7 @@ export function createMemoryView(id: string): ViewStore {
       let [found, items, bytes] = [after, 0, 0]
       for (const version of versions) {
         if (version.version <= after) continue
-        items += version.changes.length
+        items += version.keys.length
         bytes += version.bytes
         if (found > after && (items > limits.items || bytes > limits.bytes)) return found
         if (version.settled) found = version.version
@@ -78,12 +79,9 @@ export function createMemoryView(id: string): ViewStore {
       return versions.at(-1)?.settled === false ? found : Math.max(after, last())
     },
     dirty: (after, upTo) => {
-      const keys = new Map<string, Key>()
-      for (const { version, changes, document } of versions) {
-        if (version <= after || version > upTo) continue
-        for (const change of changes) keys.set(keyText({ ...change, document }), { collection: change.collection, document, id: change.id })
-      }
-      return sorted(keys.values())
+      const found = new Map<string, Key>()
+      for (const { version, keys } of versions) if (version > after && version <= upTo) for (const key of keys) found.set(keyText(key), key)
+      return sorted(found.values())
     },
     get: (key, version) => parse(at(key, version)),
     keys: (version, limit, from) => {
@@ -92,6 +90,34 @@ export function createMemoryView(id: string): ViewStore {
         .filter((key) => at(key, version) !== null && (from === undefined || compareKeys(key, from) > 0))
       return sorted(live).slice(0, limit)
     },
+    mark: (version) => versions.findLast((each) => each.version <= version)?.mark ?? '',
+    entries: (after, upTo, limit) =>
+      versions
+        .filter(({ version }) => version > after && version <= Math.min(upTo, head() ?? 0))
+        .slice(0, limit)
+        .map(({ bytes: _, mark: __, ...entry }) => entry),
+    versionOf: (document, seq) => {
+      const state = documents.get(document)
+      if (state === undefined || state.parked !== undefined || state.seq < seq) return undefined
+      const own = versions.filter((entry) => entry.document === document)
+      // Without an entry of its own it was read with the whole document, at the document's last version or without any difference to it.
+      return own.findLast((entry) => entry.seq === seq)?.version ?? Math.max(oldest, own.at(-1)?.version ?? 0)
+    },
+    versionAt: (time) => {
+      const later = versions.findIndex(({ at }) => at > time)
+      if (later === -1) return head()
+      return (versions[later]?.version ?? 0) <= oldest ? undefined : Math.max(oldest, versions[later - 1]?.version ?? 0)
+    },
+    dependents: ({ collection, field }, target, document, version) => {
+      const found = [...records.values()].filter(
+        ({ key }) =>
+          key.collection === collection &&
+          (document === undefined || key.document === document) &&
+          parse(at(key, version))?.[field] === target,
+      )
+      return sorted(found.map(({ key }) => key))
+    },
+    prepareRefs: () => {},
     standing: () => ({ source, version: last(), places: [...places.values()] }),
     commit: (commit) => {
       refuseOld(commit.entries)
@@ -145,8 +171,8 @@ export function createMemoryView(id: string): ViewStore {
         record.values = kept
         if (kept.length === 0) records.delete(text)
       }
-      // The last is kept: it says up to where versions were given, and whether that is settled.
-      while (versions.length > 1 && (versions[0]?.version ?? Infinity) <= oldest) versions.shift()
+      // The one that stands at `oldest` is kept: it tells the mark there, and the last one up to where versions were given.
+      while ((versions[1]?.version ?? Infinity) <= oldest) versions.shift()
       return rows
     },
     close: () => {},

@@ -12,6 +12,7 @@ export interface VersionRow {
   readonly settled: number
   readonly through: number
   readonly bytes: number
+  readonly mark: string
 }
 
 /** Versions and what adds up over them. */
@@ -25,7 +26,7 @@ export interface Versions {
 }
 
 export function createVersions(db: Database.Database): Versions {
-  const columns = 'SELECT version, settled, through, bytes FROM entries'
+  const columns = 'SELECT version, settled, through, bytes, mark FROM entries'
   const at = db.prepare(`${columns} WHERE version <= ? ORDER BY version DESC LIMIT 1`)
   const settledAt = db.prepare(`${columns} WHERE version <= ? AND settled ORDER BY version DESC LIMIT 1`)
   const settledAfter = db.prepare(`${columns} WHERE version > ? AND settled ORDER BY version LIMIT 1`)

@@ -2,6 +2,7 @@
  * Writing the view in SQLite: commits of the projector, and trimming (step 7 of the path).
  */
 import type Database from 'better-sqlite3'
+import { nextMark } from '../view/mark.ts'
 import type { Key, ViewCommit } from '../view/view.ts'
 import type { Versions } from './view-sqlite-read.ts'
 
@@ -32,7 +33,7 @@ interface WriterParts {
 /** Prepares a commit. */
 export function createWriter(db: Database.Database, { last, versions, meta }: WriterParts): (commit: ViewCommit) => void {
   const change = db.prepare('INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?)')
-  const entry = db.prepare('INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)')
+  const entry = db.prepare('INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)')
   const settle = db.prepare('UPDATE entries SET settled = 1 WHERE version = (SELECT max(version) FROM entries)')
   const document = db.prepare('INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?, ?)')
   const place = db.prepare('INSERT OR REPLACE INTO places VALUES (?, ?, ?, ?)')
@@ -41,17 +42,20 @@ export function createWriter(db: Database.Database, { last, versions, meta }: Wr
   const forget = ['documents', 'misfits'].map((table) => db.prepare(`DELETE FROM ${table} WHERE document = ?`))
 
   const writeEntries = (entries: ViewCommit['entries']): void => {
-    let { through: n, bytes } = versions.at(Number.MAX_SAFE_INTEGER) ?? { through: 0, bytes: 0 }
+    let { through: n, bytes, mark } = versions.at(Number.MAX_SAFE_INTEGER) ?? { through: 0, bytes: 0, mark: '' }
     let version = last()
     for (const one of entries) {
       if (one.version <= version) throw new Error(`version ${one.version} was given before`)
       version = one.version
-      for (const { collection, id, value } of one.changes) {
-        const text = value === null ? null : JSON.stringify(value)
+      const texts = one.changes.map(({ value }) => (value === null ? null : JSON.stringify(value)))
+      for (const [i, { collection, id }] of one.changes.entries()) {
+        const text = texts[i] ?? null
         bytes += text?.length ?? 0
         change.run(++n, version, collection, one.document, id, text)
       }
-      entry.run(version, one.partition, one.position, one.epoch, one.seq, one.document, one.actor, one.at, Number(one.settled), n, bytes)
+      mark = nextMark(mark, one, texts)
+      const { partition, position, epoch, seq, document, actor, at, settled } = one
+      entry.run(version, partition, position, epoch, seq, document, actor, at, Number(settled), n, bytes, mark)
     }
   }
 

@@ -7,11 +7,12 @@ import { cryptoRandom, toHex } from '@rejoin/shared'
 import Database from 'better-sqlite3'
 import type { SlowDocument } from '../view/turns.ts'
 import type { Place, Source, ViewStore } from '../view/view.ts'
+import { createHistory, createRefs } from './view-sqlite-history.ts'
 import { createDocumentStates, createReaders, createVersions } from './view-sqlite-read.ts'
 import { createMeta, createTrimmer, createWriter } from './view-sqlite-write.ts'
 
 /** A file with another number is of another layout: it is made anew, from the log. */
-const LAYOUT = 1
+const LAYOUT = 2
 
 /*
  * n numbers the changes in the order of their versions and is never given twice (a rowid is by far the fastest key here);
@@ -22,8 +23,9 @@ const SCHEMA = `
   CREATE INDEX changes_by_key ON changes (collection, document, id, n);
   CREATE TABLE entries (
     version INTEGER PRIMARY KEY, partition INTEGER NOT NULL, position INTEGER NOT NULL, epoch INTEGER NOT NULL, seq INTEGER NOT NULL, document TEXT NOT NULL,
-    actor TEXT NOT NULL, at INTEGER NOT NULL, settled INTEGER NOT NULL, through INTEGER NOT NULL, bytes INTEGER NOT NULL
+    actor TEXT NOT NULL, at INTEGER NOT NULL, settled INTEGER NOT NULL, through INTEGER NOT NULL, bytes INTEGER NOT NULL, mark TEXT NOT NULL
   ) STRICT;
+  CREATE INDEX entries_by_document ON entries (document, seq);
   CREATE TABLE places (partition INTEGER PRIMARY KEY, position INTEGER NOT NULL, hash TEXT, ahead INTEGER NOT NULL) STRICT;
   CREATE TABLE documents (document TEXT PRIMARY KEY, partition INTEGER NOT NULL, lineage TEXT NOT NULL, seq INTEGER NOT NULL, parked TEXT) STRICT, WITHOUT ROWID;
   CREATE INDEX documents_parked ON documents (document) WHERE parked IS NOT NULL;
@@ -114,6 +116,8 @@ function createView(db: Database.Database): ViewStore {
     raise: (version) => {
       if (version > Number(meta.get('floor'))) meta.set('floor', String(version))
     },
+    ...createHistory(db, { versions, head, oldest }),
+    ...createRefs(db, versions),
     ...state,
     slow: () => JSON.parse(meta.get('slow') ?? '[]') as SlowDocument[],
     setSlow: (slow) => {

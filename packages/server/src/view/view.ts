@@ -40,6 +40,18 @@ export interface ProjectedEntry {
   readonly settled: boolean
 }
 
+/** A version as readers see it: which records changed, without their values. */
+export interface VersionEntry extends Omit<ProjectedEntry, 'changes'> {
+  /** In the order in which the entry changed them, which is the same for ever. */
+  readonly keys: readonly Key[]
+}
+
+/** Records of `collection` refer to others by `field`. */
+export interface RefField {
+  readonly collection: string
+  readonly field: string
+}
+
 /** How far a partition has been projected. */
 export interface Place {
   readonly partition: number
@@ -111,6 +123,16 @@ export interface View {
   get(key: Key, version: number): RecordValue | null
   /** Keys that existed as of `version`, in order, at most `limit`, behind `from`. */
   keys(version: number, limit: number, from?: Key): readonly Key[]
+  /** Tells histories apart that gave the same versions: a running hash over everything up to `version`. */
+  mark(version: number): string
+  /** Versions in (after, upTo], none above the head, in order, at most `limit`. */
+  entries(after: number, upTo: number, limit: number): readonly VersionEntry[]
+  /** A version as of which the document holds its entry `seq`, as low as is known. Undefined: not in the view yet, or the document is parked. */
+  versionOf(document: DocumentId, seq: Seq): number | undefined
+  /** The highest version before the first entry that is later than `time` (ms since 1970). Undefined: what came before is not kept any more. */
+  versionAt(time: number): number | undefined
+  /** Records that refer to `id` as of `version`, in order; in `document`, undefined: in any. Milliseconds for a thousand. */
+  dependents(ref: RefField, id: string, document: DocumentId | undefined, version: number): readonly Key[]
 }
 
 /** The view as its one writer, the projector, sees it. */
@@ -135,6 +157,8 @@ export interface ViewStore extends View {
   setSlow(slow: readonly SlowDocument[]): void
   /** Drops what no reader at or above `version` can see, at most about `maxRows`; returns how many rows went. `oldest` moves with it, never beyond `head`; nothing goes before there is a head. */
   trim(version: number, maxRows: number): number
+  /** These references and no others will be asked for dependents: indexes are made, and those of others dropped. What was not announced is indexed when it is first asked for. */
+  prepareRefs(refs: readonly RefField[]): void
   close(): void
 }
 

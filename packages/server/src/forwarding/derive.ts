@@ -1,0 +1,224 @@
+/**
+ * What a sink has to write for a stretch of versions (between steps 7 and 8 of the path): the difference of T as of two versions, or every change in between in order. Pure, given the view and T.
+ */
+import type { RecordValue } from '@rejoin/shared'
+import type { SourceRows, Transform } from '../projection/transform.ts'
+import { bucketOf } from '../sinks/digest.ts'
+import type { SinkEvent, SinkRow } from '../sinks/sink.ts'
+import type { CutLimits, Key, VersionEntry, View } from '../view/view.ts'
+import { keyText } from '../view/view.ts'
+
+/** A key for which T has no row because select failed. */
+export interface PoisonedKey {
+  /** In the target, with the record's own id, whatever its parts. */
+  readonly key: Key
+  readonly reason: string
+  /** What T gave as of the cursor, where the row still lies: null for none. Undefined during a refresh. */
+  readonly before: RecordValue | null | undefined
+}
+
+/** What to write to bring a destination from one version to another. */
+export interface DerivedState {
+  /** Deletes before others, each key once. `before` is null where select failed as of the cursor. */
+  readonly rows: readonly SinkRow[]
+  /** Their rows stay as they are, but for parts, which are deleted. */
+  readonly poisoned: readonly PoisonedKey[]
+  /** Keys, as in `poisoned`, of those that failed as of the cursor and do not any more. */
+  readonly cured: readonly Key[]
+}
+
+/**
+ * The end of the next cut, with no more than `limits` between, records that depend on changed ones counted too; one version when even that has more. `sources` are the records affected.
+ * `to` is `after` when there is nothing new.
+ */
+export function chooseCut(
+  view: View,
+  transform: Transform,
+  after: number,
+  limits: CutLimits,
+): { readonly to: number; readonly sources: readonly Key[] } {
+  for (let items = limits.items; ; ) {
+    const to = view.cut(after, { items, bytes: limits.bytes })
+    if (to <= after) return { to: after, sources: [] }
+    const sources = transform.affected(view, view.dirty(after, to), to)
+    if (sources.length <= limits.items || items === 1) return { to, sources }
+    // Fan-out is uneven: at least halve.
+    items = Math.max(1, Math.floor((items * Math.min(limits.items / sources.length, 1)) / 2))
+  }
+}
+
+/** From T as of `from` to T as of `to`. Rows that did not change are left out unless a commit up to `attempted`, above `from`, may have happened without its cursor. */
+export async function deriveState(
+  view: View,
+  transform: Transform,
+  cut: {
+    readonly from: number
+    readonly to: number
+    readonly attempted?: number | undefined
+    /** Records affected, when they are known. @default what changed in (from, to], and dependents */
+    readonly sources?: readonly Key[] | undefined
+  },
+): Promise<DerivedState> {
+  const { from, to } = cut
+  const attempted = cut.attempted ?? from
+  const sources = cut.sources ?? transform.affected(view, view.dirty(from, to), to)
+  // What an attempt may have left there is what T gave then; an attempt beyond `to` is seen to by the next cut.
+  const versions = attempted > from && attempted < to ? [from, to, attempted] : [from, to]
+  const made = await transform.rows(
+    view,
+    versions.flatMap((version) => sources.map((source) => ({ source, version }))),
+  )
+  const deletes: SinkRow[] = []
+  const sets: SinkRow[] = []
+  const poisoned: PoisonedKey[] = []
+  const cured: Key[] = []
+  for (const i of sources.keys()) {
+    const [old, now, ambiguous] = [made[i], made[sources.length + i], made[2 * sources.length + i]]
+    if (old === undefined || now === undefined) continue
+    for (const row of differences(transform, { old, now, ambiguous }, attempted > from)) (row.value === null ? deletes : sets).push(row)
+    for (const { key, reason } of now.poison) poisoned.push({ key, reason, before: valuesOf(old)(key) })
+    for (const { key } of old.poison) if (!isPoisoned(now, key)) cured.push(key)
+  }
+  return { rows: [...deletes, ...sets], poisoned, cured }
+}
+
+/** Rows of one source by which a destination may have to change. `unsure`: it may have more or less than `old`. */
+function* differences(
+  transform: Transform,
+  { old, now, ambiguous }: { readonly old: SourceRows; readonly now: SourceRows; readonly ambiguous: SourceRows | undefined },
+  unsure: boolean,
+): Generator<SinkRow> {
+  const keys = new Map([...old.rows, ...now.rows, ...(ambiguous?.rows ?? [])].map(({ key }) => [keyText(key), key]))
+  // Nothing then and nothing now, and still a row may lie there: of an attempt in between, or from before select failed.
+  if (unsure || old.poison.length > 0) for (const key of ownKeys(transform, now.source)) keys.set(keyText(key), key)
+  const [then, there] = [valuesOf(old), valuesOf(now)]
+  for (const key of keys.values()) {
+    if (isPoisoned(now, key)) continue
+    const [before, value] = [then(key), there(key)]
+    if (unsure || isPoisoned(old, key) || !isSame(before, value)) yield { key, value, before }
+  }
+}
+
+/** Keys that the record has in targets where it is one row. */
+function* ownKeys({ sources }: Transform, { collection, document, id }: Key): Generator<Key> {
+  for (const [target, source] of sources) if (source.collection === collection && !source.parts) yield { collection: target, document, id }
+}
+
+/**
+ * Every change of the versions in (after, upTo], in order, each with what was there before. A change that T does not show is none. `poisoned` are changes that select
+ * failed on: their events stand among the rows with the value that was there before, for the order; the forwarder may not send them.
+ */
+export async function deriveActions(
+  view: View,
+  transform: Transform,
+  stretch: { readonly after: number; readonly upTo: number; readonly log: string; readonly replay: boolean },
+): Promise<{ readonly rows: readonly SinkRow[]; readonly poisoned: ReadonlyMap<SinkRow, string> }> {
+  const { after, upTo, log, replay } = stretch
+  const changes: { readonly entry: VersionEntry; readonly index: number; readonly source: Key }[] = []
+  for (let at = after; ; ) {
+    const entries = view.entries(at, upTo, PAGE)
+    for (const entry of entries)
+      for (const [index, source] of entry.keys.entries()) if (transform.collections.has(source.collection)) changes.push({ entry, index, source })
+    at = entries.at(-1)?.version ?? upTo
+    if (entries.length < PAGE) break
+  }
+  const made = await transform.rows(
+    view,
+    changes.flatMap(({ entry, source }) => [
+      { source, version: entry.version - 1 },
+      { source, version: entry.version },
+    ]),
+  )
+  const rows: SinkRow[] = []
+  const poisoned = new Map<SinkRow, string>()
+  for (const [i, { entry, index, source }] of changes.entries()) {
+    const [old, now] = [made[2 * i], made[2 * i + 1]]
+    if (old === undefined || now === undefined) continue
+    const event = (key: Key, before: RecordValue | null, value: RecordValue | null): SinkRow => ({
+      key,
+      value,
+      event: {
+        id: eventId(transform, { log, entry, index, source, key }),
+        op: before === null ? 'create' : value === null ? 'delete' : 'update',
+        before,
+        version: entry.version,
+        origin: originOf(entry),
+        replay,
+      },
+    })
+    for (const { key, reason } of now.poison) {
+      const before = valuesOf(old)(key)
+      const row = event(key, before, before)
+      rows.push(row)
+      poisoned.set(row, reason)
+    }
+    for (const { key, value, before } of differences(transform, { old, now, ambiguous: undefined }, false))
+      if (before !== null || value !== null) rows.push(event(key, before ?? null, value))
+  }
+  return { rows, poisoned }
+}
+
+/** Versions read at a time. */
+const PAGE = 1_000
+
+/**
+ * `<log>/<epoch>/<document>/<seq>/<index>/<revision>`, the same after any replay. The index tells the changed records of an entry apart, and with projections the target and the part.
+ * Printable ASCII, so that it fits a header anywhere.
+ */
+function eventId(
+  { sources, source: functions }: Transform,
+  { log, entry, index, source, key }: { readonly log: string; readonly entry: VersionEntry; readonly index: number; readonly source: Key; readonly key: Key },
+): string {
+  const from = sources.get(key.collection)
+  const part = from?.parts === true ? `:${encoded(key.id.slice(source.id.length + 1))}` : ''
+  const target = functions === '' ? '' : `:${key.collection}${part}`
+  return [log, entry.epoch, encoded(entry.document), entry.seq, `${index}${target}`, from?.revision ?? 1].join('/')
+}
+
+/** Documents are named without lone surrogates, and what T gives is well formed. */
+function encoded(text: string): string {
+  return encodeURIComponent(text)
+}
+
+function originOf({ partition, position, epoch, seq, document, actor, at }: VersionEntry): SinkEvent['origin'] {
+  return { partition, position, epoch, seq, document, actor, at }
+}
+
+/** Changes of the digest: bucket → sum of the hashes that come minus those that go, modulo 2^64; and how many rows more there are. Undefined when a row does not say what was there before. */
+export function digestDelta(
+  { rows, poisoned }: Pick<DerivedState, 'rows' | 'poisoned'>,
+  hash: (key: Key, value: RecordValue) => bigint,
+): { readonly buckets: ReadonlyMap<number, bigint>; readonly rows: number } | undefined {
+  const buckets = new Map<number, bigint>()
+  let count = 0
+  const gone = poisoned.map(({ key, before }) => ({ key, before, value: null }))
+  for (const { key, before, value } of [...rows, ...gone]) {
+    if (before === undefined) return undefined
+    const change = (value === null ? 0n : hash(key, value)) - (before === null ? 0n : hash(key, before))
+    count += Number(value !== null) - Number(before !== null)
+    if (change === 0n) continue
+    const bucket = bucketOf(key)
+    buckets.set(bucket, BigInt.asUintN(64, (buckets.get(bucket) ?? 0n) + change))
+  }
+  return { buckets, rows: count }
+}
+
+/** Looks the rows of one source up: most have one, some have thousands of parts. */
+function valuesOf({ rows }: SourceRows): (key: Key) => RecordValue | null {
+  if (rows.length < 8) return (key) => rows.find((row) => isKey(row.key, key))?.value ?? null
+  const values = new Map(rows.map(({ key, value }) => [keyText(key), value]))
+  return (key) => values.get(keyText(key)) ?? null
+}
+
+function isPoisoned({ poison }: SourceRows, key: Key): boolean {
+  return poison.some((each) => isKey(each.key, key))
+}
+
+function isKey(a: Key, b: Key): boolean {
+  return a.id === b.id && a.collection === b.collection && a.document === b.document
+}
+
+/** Both are canonical: equal rows have equal JSON. */
+function isSame(a: RecordValue | null, b: RecordValue | null): boolean {
+  return a === b || JSON.stringify(a) === JSON.stringify(b)
+}
