@@ -9,7 +9,7 @@ import { describe, expect, it } from 'vitest'
 import { root } from '../support/sources.ts'
 
 /** Bytes, minified, gzip -9, without yjs, lib0 and y-protocols. `whole`: the same in one file, as a bundler that splits nothing makes it. */
-const LIMITS = { core: 12_000, first: 17_000, whole: 25_500 }
+const LIMITS = { core: 12_000, first: 17_000, whole: 26_200 }
 
 const OPTIONS = {
   stdin: { contents: "export { createClient } from '@rejoin/client'", resolveDir: root },

@@ -58,6 +58,7 @@ export const goldenFrames: Readonly<Record<string, Frame>> = {
   presence: { type: 'presence', handle: 5, awareness: bytes(6) },
   ping: { type: 'ping', nonce: 0 },
   pong: { type: 'pong', nonce: Number.MAX_SAFE_INTEGER },
+  await: { type: 'await', ref: 9, handle: 5, seq: seq(300), sink: 'warehouse' },
   welcome: { type: 'welcome', revision: 1, heartbeat: 15_000, window: 262_144, relay: hash, principal: 'alice' },
   opened: { type: 'opened', ref: 1, handle: 5, lineage, epoch: 1, head: seq(0), grant: 'write', mode: 'full' },
   openedResumed: { type: 'opened', ref: 1, handle: 5, lineage, epoch: 1, head: seq(300), grant: 'read', mode: 'resumed' },
@@ -73,5 +74,7 @@ export const goldenFrames: Readonly<Record<string, Frame>> = {
   authenticate: { type: 'authenticate', code: 'expired', deadline: 10_000, message: 'the token ends soon' },
   authenticated: { type: 'authenticated', principal: 'alice' },
   closed: { type: 'closed', handle: 5, code: 'replaced', retryAfter: 0, message: 'deleted' },
+  reached: { type: 'reached', ref: 9, code: 'ok', message: '' },
+  reachedParked: { type: 'reached', ref: 10, code: 'sink_parked', message: 'pets/rex: a name is not unique' },
   goaway: { type: 'goaway', code: 'draining', retryAfter: 2500, message: 'the relay is being restarted' },
 }

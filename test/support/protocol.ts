@@ -93,6 +93,8 @@ export function limitRows(): Readonly<Record<string, string>> {
     'document id': `1 to ${size(wire.documentId)} of UTF-8, no control characters, not \`.\` or \`..\``,
     'edit, in parts': size(limits.edit),
     covers: count(wire.covers),
+    'sink name': size(wire.sink),
+    '`await` unanswered on a socket': count(wire.awaits),
     'entries in a frame': count(wire.entries),
     'frames in a message': count(wire.frames),
     'structs per 256 KiB of an update': count(limits.structs),

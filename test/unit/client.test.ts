@@ -2,7 +2,7 @@
  * A whole device: tabs that share a store, tabs that die, tokens, and closing.
  */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { syncUrl } from '#client/client.js'
+import { syncUrl } from '#client/sync-url.js'
 import { createMemoryDisk } from '#client/stores/memory.js'
 import type { StoreFactory } from '#client/stores/store.js'
 import { REDIAL, World, textOf, type } from '../support/client.ts'

@@ -26,7 +26,7 @@ function arrive(updates: readonly Uint8Array[]): void {
 }
 
 function expectBroken(replica: Replica): void {
-  expect(replica.status.get().connection).toEqual({ name: 'closed', reason: expect.stringContaining('takes no more part') })
+  expect(replica.status.get().connection).toEqual({ name: 'closed', reason: expect.stringContaining('has ended') })
   expect(() => type(replica, 'more')).toThrow(BROKEN)
   expect(() => replica.ydoc.getMap('m').set('k', 'past edit()')).toThrow(BROKEN)
   expect(() => replica.ydoc.getMap('m').set('k', 'and again')).toThrow(BROKEN)

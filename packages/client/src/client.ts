@@ -2,14 +2,14 @@
  * Joins store, network and replicas (steps 1 to 3 of the path); nothing else in the package joins.
  */
 import { checkOptions } from '#options-check'
-import { SyncError, createReadable, parseDocumentId, toSyncError } from '@rejoin/shared'
+import { createReadable, parseDocumentId, toSyncError } from '@rejoin/shared'
 import type { Clock, DocumentId, Random, RandomBytes, Readable, Schema } from '@rejoin/shared'
 import { createHandle } from './handle.ts'
 import type { Replica } from './handle.ts'
 import type { Network, NetworkOptions } from './network.ts'
 import { SharedReplica } from './replica.ts'
 import type { Status, StorageStatus } from './status.ts'
-import { sameStatus } from './status.ts'
+import { quietStatus, sameStatus } from './status.ts'
 import { createSteadyClock } from './steady.ts'
 import type { Store, StoreFactory } from './stores/store.ts'
 import { Tending, closedError } from './tending.ts'
@@ -64,17 +64,11 @@ interface Entry {
 /** What a tab had no time to tell before it died is found by looking, this often, in ms. */
 const LOOK_MS = 60_000
 
-const EMPTY: Status = {
-  connection: { name: 'connecting' },
-  storage: { name: 'memory' },
-  pending: { local: 0, relay: 0 },
-  held: false,
-  quarantined: 0,
-}
+const EMPTY: Status = quietStatus({ name: 'connecting' }, { name: 'memory' })
 
 /** A client from its parts. Throws `bad_option`. */
 export function createClientOn(options: ClientOptions, platform: Platform): Client {
-  checkOptions(options)
+  checkOptions(options, platform.defaultStore)
   return new RejoinClient(options, platform)
 }
 
@@ -97,11 +91,8 @@ class RejoinClient implements Client {
     const { random, randomBytes, defaultStore } = platform
     const clock = createSteadyClock(platform.clock)
     const factory = options.store ?? defaultStore?.()
-    // JavaScript callers also pass `memory` without calling it.
-    if (typeof factory?.open !== 'function')
-      throw new SyncError('bad_option', 'store: where to keep documents, as sqlite({ path }) or memory()')
     this.#platform = { ...platform, clock }
-    this.#network = platform.network({ url: syncUrl(options.url), token: options.token, clock, random, randomBytes })
+    this.#network = platform.network({ url: options.url, token: options.token, clock, random, randomBytes })
     const { readable, set } = createReadable<Status>({ ...EMPTY, storage: this.#storage })
     this.status = readable
     this.#setStatus = set
@@ -271,25 +262,7 @@ class RejoinClient implements Client {
 }
 
 /** Whoever waits for it makes a SyncError of what it rejects with, or of what a factory of the application throws. */
-async function openStore(factory: StoreFactory): Promise<Store> {
-  return factory.open()
-}
-
-/** The relay's socket address. Throws `bad_option`. */
-export function syncUrl(url: string): string {
-  const parsed = parseUrl(url)
-  if (parsed === undefined || !/^(https?|wss?):$/u.test(parsed.protocol))
-    throw new SyncError('bad_option', `url: "${url}" is not http(s) or ws(s)`)
-  parsed.protocol = parsed.protocol.replace('http', 'ws')
-  if (!parsed.pathname.endsWith('/sync')) parsed.pathname = `${parsed.pathname.replace(/\/$/u, '')}/sync`
-  parsed.hash = ''
-  return parsed.href
-}
-
-function parseUrl(url: string): URL | undefined {
-  try {
-    return new URL(url)
-  } catch {
-    return undefined
-  }
+async function openStore(factory: StoreFactory | undefined): Promise<Store> {
+  // The check of options has refused that there is none; without it, status says that the store failed.
+  return (factory as StoreFactory).open()
 }

@@ -7,8 +7,9 @@ import { createFrameWriter, decodeFrames } from '@rejoin/shared/wire'
 import type { ClientFrame, Frame, OpenFrame } from '@rejoin/shared/wire'
 import type { DocumentEvent } from './document.ts'
 import type { NetworkOptions } from './network.ts'
+import { SinkWaits } from './rungs.ts'
 import type { Session, SessionEffect, SessionEvent } from './session.ts'
-import { SESSION_TIMES, newSession, stepSession } from './session.ts'
+import { SESSION_TIMES, connectionStatus, newSession, stepSession } from './session.ts'
 import type { ConnectionStatus } from './status.ts'
 import type { Transport, TransportSocket } from './transports/transport.ts'
 
@@ -39,6 +40,7 @@ const ANSWER_MS = 60_000
 
 export class Connection {
   readonly status: Readable<ConnectionStatus>
+  readonly sinks: SinkWaits<Member> = new SinkWaits<Member>((member, frame) => this.send(member, frame))
   readonly #setStatus: (status: ConnectionStatus) => void
   readonly #options: ConnectionOptions
   readonly #members = new Map<DocumentId, Member>()
@@ -270,8 +272,12 @@ export class Connection {
           this.#handles.set(member, frame.handle)
         }
         member.take(frame)
+        if (frame.type === 'opened') this.sinks.opened(member)
         return
       }
+      case 'reached':
+        this.sinks.answered(frame)
+        return
       case 'state':
       case 'entries':
       case 'ack':
@@ -294,6 +300,7 @@ export class Connection {
       case 'open':
       case 'close':
       case 'push':
+      case 'await':
         // `heard` has noted the pong; a relay sends none of the others.
         return
       default:
@@ -360,26 +367,6 @@ export class Connection {
 /** No relay keeps a client away for longer, whatever it says. */
 function bounded(frame: Frame): Frame {
   return 'retryAfter' in frame ? { ...frame, retryAfter: Math.min(frame.retryAfter, SESSION_TIMES.retryAfter) } : frame
-}
-
-function connectionStatus({ name, reason }: Session, due: number | undefined): ConnectionStatus {
-  const why = reason === undefined ? {} : { reason }
-  switch (name) {
-    case 'idle':
-    case 'token':
-    case 'dialing':
-    case 'greeting':
-      return { name: 'connecting', ...why }
-    case 'connected':
-    case 'closed':
-      return { name, ...why }
-    case 'needs-auth':
-      return { name, ...why, ...(due === undefined ? {} : { retryAt: due }) }
-    case 'waiting':
-      return { name: 'offline', ...why, ...(due === undefined ? {} : { retryAt: due }) }
-    default:
-      return name satisfies never
-  }
 }
 
 /** What the application says. A callback that fails because it is offline is not a matter of authorisation: only a `SyncError` that says so, or no token at all, is. */

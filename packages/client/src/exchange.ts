@@ -2,7 +2,8 @@
  * One document on the wire (steps 2 and 3 of the path): performs the effects of document.ts, sends the outbox, and proves after a full exchange that the relay holds what this replica holds.
  */
 import { DEFAULT_LIMITS, ERRORS, SyncError, backoff, newIncarnationId } from '@rejoin/shared'
-import type { Clock, Cursor, DocumentId, IncarnationId, Random, RandomBytes } from '@rejoin/shared'
+import { encodeReceipt } from '@rejoin/shared/receipts'
+import type { Clock, Cursor, DocumentId, IncarnationId, Random, RandomBytes, Seq } from '@rejoin/shared'
 import type { AckFrame, NackFrame } from '@rejoin/shared/wire'
 import { WIRE_LIMITS } from '@rejoin/shared/wire'
 import * as Y from 'yjs'
@@ -10,7 +11,7 @@ import { ORIGINS, applyUpdates, encodeDifference, isBlank } from './capture.ts'
 import type { Connection, Member } from './connection.ts'
 import type { DocumentEffect, DocumentEvent, DocumentState } from './document.ts'
 import { newDocument, stepDocument } from './document.ts'
-import type { Line, LineHost } from './network.ts'
+import type { Line, LineHost, Whereabouts } from './network.ts'
 import type { Outbox, Push } from './outbox.ts'
 
 export interface ExchangeOptions {
@@ -32,8 +33,10 @@ interface Proof {
 
 /** An update larger than this travels in parts. Bytes; below the message limit with room for what is gathered before it. */
 const PART_BYTES = 512 * 1024
+/** Acks that are remembered for receipts and waits. */
+const KEPT_ACKS = 1000
 
-export class Exchange implements Line, Member {
+export class Exchange implements Line, Member, Whereabouts {
   readonly document: DocumentId
   readonly #host: LineHost
   readonly #outbox: Outbox
@@ -43,6 +46,8 @@ export class Exchange implements Line, Member {
   /** State vector of the relay's state, while what the relay lacks has not been encoded. */
   #owed: Uint8Array | undefined
   #proof: Proof | undefined
+  /** The last acks of own edits: which entries they became. */
+  readonly #acks: Pick<AckFrame, 'incarnation' | 'n' | 'seq'>[] = []
   #begun = false
   #flew = 0
   #timer: { readonly due: number; readonly cancel: () => void } | undefined
@@ -52,6 +57,7 @@ export class Exchange implements Line, Member {
     this.#options = options
     this.#outbox = host.outbox
     this.document = host.document
+    host.met(this)
   }
 
   begin(cursor: Cursor | undefined): void {
@@ -65,6 +71,7 @@ export class Exchange implements Line, Member {
     this.#timer?.cancel()
     this.#timer = undefined
     this.#options.connection.detach(this)
+    this.#options.connection.sinks.ended(this, new SyncError('closed', `the replica of "${this.document}" was closed`))
     this.#outbox.rewind()
     this.#account()
   }
@@ -102,6 +109,22 @@ export class Exchange implements Line, Member {
 
   announce(awareness: Uint8Array): void {
     this.#options.connection.send(this, { type: 'presence', awareness })
+  }
+
+  reach(rung: string, incarnation: IncarnationId, n: number, signal: AbortSignal | undefined): Promise<void> {
+    return this.#options.connection.sinks.wait(this, rung.slice('sink:'.length), this.#seqOf(incarnation, n), signal)
+  }
+
+  receipt(incarnation: IncarnationId, n: number): string | undefined {
+    const { cursor } = this.#state
+    if (n < 1 || cursor === undefined || this.#outbox.ackedOf(incarnation) < n) return undefined
+    return encodeReceipt(new Map([[this.document, { lineage: cursor.lineage, seq: this.#seqOf(incarnation, n) }]]))
+  }
+
+  /** The entry that an acknowledged edit became, or a later one when that is not remembered any more. */
+  #seqOf(incarnation: IncarnationId, n: number): Seq {
+    const ack = this.#acks.find((each) => each.incarnation === incarnation && each.n >= n)
+    return ack?.seq ?? this.#acks.at(-1)?.seq ?? this.#state.cursor?.seq ?? (0 as Seq)
   }
 
   want(): void {
@@ -175,11 +198,16 @@ export class Exchange implements Line, Member {
         this.#host.caughtUp()
         return
       case 'replaced':
-        this.#host.replaced(new SyncError('replaced', this.#state.problem?.message ?? 'the document was deleted or reset'))
+        this.#replaced(new SyncError('replaced', this.#state.problem?.message ?? 'the document was deleted or reset'))
         return
       default:
         effect satisfies never
     }
+  }
+
+  #replaced(error: SyncError): void {
+    this.#host.replaced(error)
+    this.#options.connection.sinks.ended(this, error)
   }
 
   /** Applies what the relay sent, and commits it, with the cursor when `proven`. Returns false when it does not fit: what cannot be proved leads to a full exchange. */
@@ -247,7 +275,9 @@ export class Exchange implements Line, Member {
     }
   }
 
-  #acked({ incarnation, n }: AckFrame, moved: boolean): void {
+  #acked({ incarnation, n, seq }: AckFrame, moved: boolean): void {
+    this.#acks.push({ incarnation, n, seq })
+    if (this.#acks.length > KEPT_ACKS) this.#acks.shift()
     const cursor = moved && this.#state.proven ? this.#state.cursor : undefined
     if (incarnation === this.#proof?.incarnation) {
       this.#proof = undefined

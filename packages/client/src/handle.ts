@@ -17,7 +17,9 @@ export interface Edit<T> {
   readonly id: string
   /** What the function returned. */
   readonly value: T
-  /** Resolves when the edit is that durable; at once when it changed nothing. Rejects with the relay's code when the edit, or one before it of the same open replica, was refused for good. */
+  /** Names where the edit is in the relay's log, once it was acknowledged: a backend can wait until a sink has it (`GET /v1/sinks/<name>?after=`). Undefined until then, and when the edit changed nothing. */
+  readonly receipt: string | undefined
+  /** Resolves when the edit has come that far; at once when it changed nothing. Rejects with the relay's code when the edit, or one before it of the same open replica, was refused for good. */
   wait(options?: WaitOptions): Promise<void>
 }
 
@@ -106,7 +108,14 @@ function makeEdit<T>(shared: SharedReplica, change: () => T): Edit<T> {
     const n = batch.n ?? next
     if (n > 0) await shared.wait(incarnation, n, options)
   }
-  return { id: `${incarnation}/${batch.n ?? next}`, value, wait }
+  return {
+    id: `${incarnation}/${batch.n ?? next}`,
+    value,
+    wait,
+    get receipt() {
+      return shared.whereabouts?.receipt(incarnation, batch.n ?? 0)
+    },
+  }
 }
 
 function createQuarantine(shared: SharedReplica): Quarantine {

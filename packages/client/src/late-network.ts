@@ -35,10 +35,9 @@ class LateNetwork implements Network {
   }
 
   start(): void {
-    this.#load().then(
-      (open) => this.#loaded(open),
-      (thrown: unknown) => this.#failed(thrown),
-    )
+    this.#load()
+      .then((open) => this.#loaded(open))
+      .catch((thrown: unknown) => this.#failed(thrown))
   }
 
   close(): void {

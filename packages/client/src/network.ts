@@ -42,6 +42,14 @@ export interface Line {
   readonly isReplaced: boolean
 }
 
+/** Tells where acknowledged edits are. */
+export interface Whereabouts {
+  /** Resolves when an acknowledged edit is in the sink of the rung `sink:<name>`, and everything before it. */
+  reach(rung: string, incarnation: IncarnationId, n: number, signal: AbortSignal | undefined): Promise<void>
+  /** Names the entry that an acknowledged edit became; undefined until it is known, and for edit 0, which changed nothing. */
+  receipt(incarnation: IncarnationId, n: number): string | undefined
+}
+
 /** What a line needs of the replica. */
 export interface LineHost {
   readonly document: DocumentId
@@ -62,6 +70,8 @@ export interface LineHost {
   replaced(error: SyncError): void
   /** State fragments arrive; undefined when they are over. Bytes. */
   progress(progress: { readonly received: number; readonly total: number } | undefined): void
+  /** There is somebody to ask where edits are. */
+  met(whereabouts: Whereabouts): void
   /** Something that status shows may have changed. */
   changed(): void
 }

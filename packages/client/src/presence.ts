@@ -105,7 +105,7 @@ export class PresenceChannel implements Presence {
     const update = encodeAwarenessUpdate(awareness, [awareness.clientID])
     const tooLarge = update.length > DEFAULT_LIMITS.presence
     this.problem = tooLarge
-      ? new SyncError('limit', `the presence state has ${update.length} bytes, ${DEFAULT_LIMITS.presence} are shown to others`)
+      ? new SyncError('limit', `presence of ${update.length} bytes, at most ${DEFAULT_LIMITS.presence} are shown`)
       : undefined
     if (!tooLarge) this.#send(update)
     this.#cancel = this.#clock.after(THROTTLE, () => {

@@ -12,11 +12,11 @@ export function closedError(document: DocumentId): SyncError {
 
 /** Why edit `n` will not reach the relay: it was refused, or waits behind one that was. */
 export function refusedError({ refused, incarnation, n }: OutboxRow, wanted: number): SyncError {
-  const which = n === wanted ? 'the edit was refused' : `the edit waits behind ${incarnation}/${n}, which was refused`
+  const which = n === wanted ? 'it was refused' : `the edit waits behind ${incarnation}/${n}, which was refused`
   return new SyncError((refused?.code ?? 'internal') as ErrorCode, `${which}: ${refused?.message ?? ''}`)
 }
 
 /** What is in the document is more than Yjs can work on. Loading it again leads to the same; its edits stay in the store. */
 export function brokenError(document: DocumentId): SyncError {
-  return new SyncError('internal', `the replica of "${document}" takes no more part: Yjs failed, on depth or in an event handler`)
+  return new SyncError('internal', `the replica of "${document}" has ended: Yjs failed, on depth or in an event handler`)
 }

@@ -9,13 +9,13 @@ import type { Batch } from './capture.ts'
 import { Capture, ORIGINS, applyUpdates, foldUpdates, isAtRest } from './capture.ts'
 import { Commits } from './commits.ts'
 import { loadDocument } from './load.ts'
-import type { Line, LineHost } from './network.ts'
+import type { Line, LineHost, Whereabouts } from './network.ts'
 import { Outbox } from './outbox.ts'
 import { PresenceChannel } from './presence.ts'
 import { brokenError, closedError, refusedError } from './reasons.ts'
 import type { Progress, ReplicaOptions } from './replica-options.ts'
 import type { ConnectionStatus, Status, StorageStatus } from './status.ts'
-import { sameStatus } from './status.ts'
+import { quietStatus, sameStatus } from './status.ts'
 import type { DocumentStore, Loaded, Notice, OutboxRow } from './stores/store.ts'
 import type { WaitOptions } from './waits.ts'
 import { Gate, Waits, rungOf } from './waits.ts'
@@ -34,6 +34,7 @@ export class SharedReplica {
   readonly synced: Gate = new Gate()
   readonly status: Readable<Status>
   readonly progress: Readable<Progress | undefined>
+  whereabouts: Whereabouts | undefined
   /** Whether `ydoc` was destroyed: there will be no more edits, what is pending is still sent. */
   isDestroyed = false
   readonly #options: ReplicaOptions
@@ -71,13 +72,7 @@ export class SharedReplica {
     // Never a stored client id: two documents that write under one diverge for ever.
     this.ydoc.clientID = new DataView(randomBytes(4).slice().buffer).getUint32(0)
     this.incarnation = newIncarnationId(randomBytes)
-    const status = createReadable<Status>({
-      connection: network.status.get(),
-      storage: this.#storage,
-      pending: { local: 0, relay: 0 },
-      held: false,
-      quarantined: 0,
-    })
+    const status = createReadable<Status>(quietStatus(network.status.get(), this.#storage))
     this.status = status.readable
     this.#setStatus = status.set
     const progress = createReadable<Progress | undefined>(undefined)
@@ -126,6 +121,12 @@ export class SharedReplica {
   async wait(incarnation: IncarnationId, n: number, options?: WaitOptions): Promise<void> {
     const to = rungOf(options)
     const signal = options?.signal
+    if (to.startsWith('sink:')) {
+      await this.wait(incarnation, n, { signal })
+      // Whoever is asked where edits are comes with the first connection.
+      await this.synced.wait(signal)
+      return this.whereabouts?.reach(to, incarnation, n, signal)
+    }
     if (this.#closing !== undefined) throw closedError(this.document)
     const acked = this.outbox.ackedOf(incarnation)
     if (n <= acked) return undefined
@@ -225,12 +226,8 @@ export class SharedReplica {
       },
       presence: (awareness) => this.presence.receive(awareness),
       present: (online) => {
-        if (online) {
-          this.presence.online()
-        } else {
-          this.presence.offline()
-          this.synced.shut()
-        }
+        this.presence[online ? 'online' : 'offline']()
+        if (!online) this.synced.shut()
       },
       caughtUp: () => this.synced.open(),
       replaced: (error) => {
@@ -238,6 +235,9 @@ export class SharedReplica {
         this.#relay.end(error)
       },
       progress: (progress) => this.#setProgress(progress),
+      met: (whereabouts) => {
+        this.whereabouts = whereabouts
+      },
       changed: () => this.#changed(),
     }
   }

@@ -5,6 +5,7 @@ import { ERRORS, backoff } from '@rejoin/shared'
 import type { ErrorCode, Random } from '@rejoin/shared'
 import type { ClientFrame, RelayFrame } from '@rejoin/shared/wire'
 import { REVISION } from '@rejoin/shared/wire'
+import type { ConnectionStatus } from './status.ts'
 
 /** Where the socket stands. `token`: the application is asked for one. `waiting` and `needs-auth` dial again by themselves, for ever. */
 export type SessionName = 'idle' | 'token' | 'dialing' | 'greeting' | 'connected' | 'waiting' | 'needs-auth' | 'closed'
@@ -299,4 +300,25 @@ function hasSocket({ name }: Session): boolean {
 function errorOfClose(close: number): ErrorCode {
   if (close < 4400) return 'timeout'
   return (Object.keys(ERRORS) as ErrorCode[]).find((code) => ERRORS[code].close === close) ?? 'internal'
+}
+
+/** What to tell of a session; `due`: when it dials again, ms since 1970. */
+export function connectionStatus({ name, reason }: Session, due: number | undefined): ConnectionStatus {
+  const why = reason === undefined ? {} : { reason }
+  switch (name) {
+    case 'idle':
+    case 'token':
+    case 'dialing':
+    case 'greeting':
+      return { name: 'connecting', ...why }
+    case 'connected':
+    case 'closed':
+      return { name, ...why }
+    case 'needs-auth':
+      return { name, ...why, ...(due === undefined ? {} : { retryAt: due }) }
+    case 'waiting':
+      return { name: 'offline', ...why, ...(due === undefined ? {} : { retryAt: due }) }
+    default:
+      return name satisfies never
+  }
 }

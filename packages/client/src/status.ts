@@ -32,6 +32,11 @@ export interface Status {
   readonly quarantined: number
 }
 
+/** Nothing is pending. */
+export function quietStatus(connection: ConnectionStatus, storage: StorageStatus): Status {
+  return { connection, storage, pending: { local: 0, relay: 0 }, held: false, quarantined: 0 }
+}
+
 /** Whether two snapshots say the same, so that the older one can stay. */
 export function sameStatus(a: Status, b: Status): boolean {
   return (

@@ -67,7 +67,7 @@ export class Tending {
       const { rows, refused } = this.#counts.get(document) ?? { rows: 0, refused: 0 }
       if (rows === 0 || this.#host.isOpen(document)) continue
       const why = refused > 0 ? 'wait behind one that was refused' : 'cannot be read'
-      return new SyncError(refused > 0 ? 'limit' : 'store_failed', `edits of "${document}" ${why}: open it to see more`)
+      return new SyncError(refused > 0 ? 'limit' : 'store_failed', `edits of "${document}" ${why}: open it`)
     }
     return undefined
   }

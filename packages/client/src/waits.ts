@@ -4,8 +4,8 @@
 import { SyncError, abortError } from '@rejoin/shared'
 import type { IncarnationId } from '@rejoin/shared'
 
-/** How durable an edit is to be: committed in the device's store, or fsynced in the relay's log. */
-export type Rung = 'local' | 'relay'
+/** How far an edit is to have come: committed in the device's store, fsynced in the relay's log, or written to one of the relay's sinks. */
+export type Rung = 'local' | 'relay' | `sink:${string}`
 
 /** What `wait` takes. */
 export interface WaitOptions {
@@ -17,7 +17,7 @@ export interface WaitOptions {
 
 /** The rung to wait for. Throws `bad_option` for what is none: a misspelt rung must not pass for a reached one. */
 export function rungOf({ to = 'relay' }: WaitOptions = {}): Rung {
-  if (to !== 'relay' && to !== 'local') throw new SyncError('bad_option', `to: 'local' or 'relay', not ${JSON.stringify(to)}`)
+  if (to !== 'relay' && to !== 'local' && !String(to).startsWith('sink:')) throw new SyncError('bad_option', `to: "${to}" is no rung`)
   return to
 }
 

@@ -68,6 +68,7 @@ export const BODIES: { readonly [T in Frame['type']]: Field<Body<T>> } = {
   presence: group({ handle: varUint, awareness: blob(WIRE_LIMITS.presence) }),
   ping: nonce,
   pong: nonce,
+  await: group({ ref: varUint, handle: varUint, seq, sink: string(WIRE_LIMITS.sink) }),
   welcome: group({ revision: varUint, heartbeat: varUint, window: varUint, relay: id16, principal }),
   opened: group({ ref: varUint, handle: varUint, lineage, epoch: varUint, head: seq, grant, mode: oneOf('resumed', 'full', 'replaced') }),
   refused: group({ ref: varUint, code, retryAfter: varUint, message }),
@@ -83,6 +84,7 @@ export const BODIES: { readonly [T in Frame['type']]: Field<Body<T>> } = {
   authenticated: group({ principal }),
   closed: group({ handle: varUint, code, retryAfter: varUint, message }),
   goaway: group({ code, retryAfter: varUint, message }),
+  reached: group({ ref: varUint, code, message }),
 }
 
 /** What travels in parts. */

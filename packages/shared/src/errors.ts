@@ -53,6 +53,9 @@ export type ErrorCode =
   | 'closed'
   | 'aborted'
   | 'bad_option'
+  | 'sink_parked'
+  | 'sink_paused'
+  | 'cut_off'
 
 /** In the order of their wire numbers, from 0: what a client does by itself, WebSocket close code, HTTP status. PROTOCOL.md §7 is the same table; a test compares them. */
 const ROWS: Readonly<Record<ErrorCode, readonly [retry: Retry, close: number, http: number]>> = {
@@ -84,7 +87,10 @@ const ROWS: Readonly<Record<ErrorCode, readonly [retry: Retry, close: number, ht
   store_failed: ['never', 4500, 500],
   closed: ['never', 4500, 500],
   aborted: ['never', 4500, 500],
-  bad_option: ['never', 4500, 500],
+  bad_option: ['never', 4500, 400],
+  sink_parked: ['never', 4500, 409],
+  sink_paused: ['again', 4500, 409],
+  cut_off: ['never', 4410, 410],
 }
 
 const CODES = Object.keys(ROWS) as readonly ErrorCode[]

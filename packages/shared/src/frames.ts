@@ -17,6 +17,7 @@ export const FRAME_TYPES = {
   presence: 6,
   ping: 7,
   pong: 8,
+  await: 9,
   welcome: 32,
   opened: 33,
   refused: 34,
@@ -29,6 +30,7 @@ export const FRAME_TYPES = {
   authenticated: 41,
   closed: 42,
   goaway: 43,
+  reached: 44,
 } as const
 
 /** What a principal may do with a document. On the wire: 0, 1, 2. */
@@ -95,6 +97,14 @@ export interface PingFrame {
 export interface PongFrame {
   readonly type: 'pong'
   readonly nonce: number
+}
+/** Client: tell me when everything up to entry `seq` of the document is in this sink. Answered once, by `reached` with the same ref. */
+export interface AwaitFrame {
+  readonly type: 'await'
+  readonly ref: number
+  readonly handle: number
+  readonly seq: Seq
+  readonly sink: string
 }
 /** Relay: answers a good `hello`. `heartbeat` in ms, `window` in bytes. */
 export interface WelcomeFrame {
@@ -200,8 +210,16 @@ export interface GoawayFrame {
   readonly message: string
 }
 
+/** Relay: it is there, or `code` says why it will not be told of. */
+export interface ReachedFrame {
+  readonly type: 'reached'
+  readonly ref: number
+  readonly code: ErrorCode
+  readonly message: string
+}
+
 /** What a client sends. */
-export type ClientFrame = HelloFrame | AuthFrame | OpenFrame | CloseFrame | PushFrame | PresenceFrame | PingFrame | PongFrame
+export type ClientFrame = HelloFrame | AuthFrame | OpenFrame | CloseFrame | PushFrame | PresenceFrame | PingFrame | PongFrame | AwaitFrame
 /** What a relay sends. */
 export type RelayFrame =
   | WelcomeFrame
@@ -216,6 +234,7 @@ export type RelayFrame =
   | AuthenticatedFrame
   | ClosedFrame
   | GoawayFrame
+  | ReachedFrame
   | PresenceFrame
   | PingFrame
   | PongFrame

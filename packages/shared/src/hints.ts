@@ -33,4 +33,7 @@ export const HINTS: Hints = {
   closed: 'open it again',
   aborted: 'the AbortSignal given to this call fired',
   bad_option: 'correct the option',
+  sink_parked: 'look at its dead letters: rejoin sinks dead <name>',
+  sink_paused: 'rejoin sinks resume <name>',
+  cut_off: 'begin again: what lies between was trimmed, or the view was made anew',
 }

@@ -75,6 +75,8 @@ export const WIRE_LIMITS = {
   token: 16_384,
   documentId: 256,
   covers: 1000,
+  sink: 63,
+  awaits: 1000,
   entries: 10_000,
   presence: 65_536,
   frames: 65_536,

@@ -10,6 +10,8 @@ import type { AuthRequest, Authorize, Grant } from './grant.ts'
 import type { MemberPeer } from './member.ts'
 import { Member, PACE_BYTES } from './member.ts'
 import type { Turns } from './reading.ts'
+import type { Awaits, Rungs } from './rungs.ts'
+import { createAwaits } from './rungs.ts'
 import type { SessionEffect, SessionEvent, SessionRules } from './session-events.ts'
 import type { Session } from './session.ts'
 import { accessAt, createSession, step } from './session.ts'
@@ -58,6 +60,7 @@ export interface PeerPorts {
   readonly turns: Turns
   readonly authorize: Authorize
   readonly presence: Presence | undefined
+  readonly rungs: Rungs | undefined
   readonly hold: (document: DocumentId) => Promise<RelayDocument>
   /** Wants `flush` to be called before the event loop turns. */
   readonly dirty: (peer: Peer) => void
@@ -85,6 +88,7 @@ export class Peer implements MemberPeer, SocketListener {
   readonly #session: Session
   readonly #members = new Map<number, { readonly member: Member; readonly presence: PresencePeer }>()
   readonly #writer: FrameWriter = createFrameWriter()
+  readonly #awaits: Awaits
   #messages: Uint8Array[] = []
   #queued = 0
   #sent = 0
@@ -100,6 +104,7 @@ export class Peer implements MemberPeer, SocketListener {
     this.#ports = ports
     this.#socket = socket
     this.#request = request
+    this.#awaits = createAwaits(ports.rungs)
     this.turns = ports.turns
     this.fragment = ports.limits.fragment
     this.#session = createSession(ports.rules, ports.clock.now())
@@ -233,6 +238,9 @@ export class Peer implements MemberPeer, SocketListener {
       case 'presence':
         this.#receivePresence(effect.handle, effect.awareness)
         return
+      case 'await':
+        this.#await(effect)
+        return
       case 'reading':
         this.#setReading()
         return
@@ -329,6 +337,12 @@ export class Peer implements MemberPeer, SocketListener {
     if (open !== undefined) this.#ports.presence?.received(open.member.document.id, open.presence, awareness)
   }
 
+  #await({ ref, handle, seq, sink }: SessionEffect & { type: 'await' }): void {
+    const document = this.#members.get(handle)?.member.document.id
+    if (document !== undefined)
+      this.#awaits.begin({ sink, document, seq }, (code, message) => this.#step({ type: 'reached', ref, code, message }))
+  }
+
   /** As the session has it now: what it said some effects ago may be over. */
   #setReading(): void {
     if (this.#session.reading && !this.#stopped) this.#socket.resume()
@@ -368,6 +382,7 @@ export class Peer implements MemberPeer, SocketListener {
 
   #over(): void {
     this.#cancelWake()
+    this.#awaits.end()
     this.#ports.gone(this)
   }
 }

@@ -14,6 +14,7 @@ import { createLedger } from './ledger.ts'
 import type { Presence, RelaySocket, SocketListener } from './peer.ts'
 import { Peer } from './peer.ts'
 import { createTurns } from './reading.ts'
+import type { Rungs } from './rungs.ts'
 import type { SessionRules } from './session-events.ts'
 
 /** What a relay is made of. */
@@ -27,6 +28,8 @@ export interface RelayCoreOptions {
   readonly compactor?: Compactor | undefined
   /** @default none: presence is dropped */
   readonly presence?: Presence | undefined
+  /** @default none: nobody can wait for a sink */
+  readonly rungs?: Rungs | undefined
   /** Runs a little later, after the input that is at hand (`setImmediate`). @default clock.after(0) */
   readonly defer?: ((run: () => void) => void) | undefined
   /** Silence after which either side asks, in ms. @default 25000 */
@@ -120,6 +123,7 @@ export function createRelayCore(options: RelayCoreOptions): RelayCore {
     turns,
     authorize,
     presence,
+    rungs: options.rungs,
     hold,
     dirty: touch,
     gone: (peer: Peer) => void peers.delete(peer),

@@ -38,6 +38,8 @@ export type SessionEvent =
       readonly mode: OpenMode
     }
   | { readonly type: 'refused'; readonly ref: number; readonly code: ErrorCode; readonly retryAfter: number; readonly message: string }
+  /** The answer to `await`. */
+  | { readonly type: 'reached'; readonly ref: number; readonly code: ErrorCode; readonly message: string }
   /** Pushes of this many bytes were answered or passed over. */
   | { readonly type: 'answered'; readonly bytes: number }
   /** Too much, or again little enough, waits to be sent. */
@@ -64,6 +66,7 @@ export type SessionEffect =
   | { readonly type: 'leave'; readonly handle: number }
   | { readonly type: 'push'; readonly handle: number; readonly push: WholePush }
   | { readonly type: 'presence'; readonly handle: number; readonly awareness: Uint8Array }
+  | { readonly type: 'await'; readonly ref: number; readonly handle: number; readonly seq: Seq; readonly sink: string }
   | { readonly type: 'reading'; readonly on: boolean }
   | { readonly type: 'wake'; readonly at: number }
   /** Close the socket with what the code says. Nothing follows. */

@@ -6,8 +6,8 @@
  */
 import type { Access, DocumentId, ErrorCode } from '@rejoin/shared'
 import { documentIdProblem } from '@rejoin/shared'
-import type { Frame, OpenFrame, PushFrame } from '@rejoin/shared/wire'
-import { REVISION, decodeFrames } from '@rejoin/shared/wire'
+import type { AwaitFrame, Frame, OpenFrame, PushFrame } from '@rejoin/shared/wire'
+import { REVISION, WIRE_LIMITS, decodeFrames } from '@rejoin/shared/wire'
 import type { Grant } from './grant.ts'
 import { accessOf } from './grant.ts'
 import type { Parts } from './parts.ts'
@@ -35,6 +35,8 @@ export interface Session {
   opening: number
   parts: Parts | undefined
   unanswered: number
+  /** Sinks that the peer waits for. */
+  awaits: number
   outboundFull: boolean
   reading: boolean
 }
@@ -59,6 +61,7 @@ export function createSession(rules: SessionRules, now: number): Session {
     opening: 0,
     parts: undefined,
     unanswered: 0,
+    awaits: 0,
     outboundFull: false,
     reading: true,
   }
@@ -87,6 +90,9 @@ export function step(session: Session, event: SessionEvent): readonly SessionEff
     case 'refused':
       if (phase !== 'ready') return NONE
       session.opening--
+      return [{ type: 'send', frame: event }]
+    case 'reached':
+      session.awaits--
       return [{ type: 'send', frame: event }]
     case 'answered':
       session.unanswered -= event.bytes
@@ -158,6 +164,8 @@ function takeFrame(session: Session, frame: Frame): readonly SessionEffect[] {
         : [{ type: 'presence', handle: frame.handle, awareness: frame.awareness }]
     case 'open':
       return takeOpen(session, frame)
+    case 'await':
+      return takeAwait(session, frame)
     case 'close':
       return session.documents.has(frame.handle) ? [leave(session, frame.handle)] : NONE
     case 'auth':
@@ -180,8 +188,24 @@ function takeFrame(session: Session, frame: Frame): readonly SessionEffect[] {
     case 'authenticated':
     case 'closed':
     case 'goaway':
+    case 'reached':
       return over(session, 'bad_frame', `a client does not send ${frame.type} here`)
   }
+}
+
+function takeAwait(session: Session, { ref, handle, seq, sink }: AwaitFrame): readonly SessionEffect[] {
+  const document = session.documents.get(handle)
+  // Closed while this was on its way: whoever closed it knows.
+  if (document === undefined) return NONE
+  if (document.access === 'none') return [reachedFrame(ref, 'forbidden', 'no grant on this document')]
+  if (session.awaits >= WIRE_LIMITS.awaits)
+    return [reachedFrame(ref, 'too_many', `at most ${WIRE_LIMITS.awaits} waits for sinks on a socket`)]
+  session.awaits++
+  return [{ type: 'await', ref, handle, seq, sink }]
+}
+
+function reachedFrame(ref: number, code: ErrorCode, message: string): SessionEffect {
+  return { type: 'send', frame: { type: 'reached', ref, code, message } }
 }
 
 function takeOpen(session: Session, frame: OpenFrame): readonly SessionEffect[] {
