@@ -3,7 +3,8 @@
  * lanes by key, `attempted` before the first byte is sent, and dead letters before the cursor passes them.
  */
 import type { Key } from '../view/view.ts'
-import type { SinkCommit, SinkPlace, SinkProof, SinkRow } from './sink.ts'
+import { SyncError } from '@rejoin/shared'
+import type { Sink, SinkCommit, SinkContext, SinkPlace, SinkProof, SinkRow } from './sink.ts'
 
 /** What an adapter without transactions implements. Any call may reject: it is then unknown what happened, and the same rows come again. */
 export interface Delivery {
@@ -30,4 +31,9 @@ export type Delivered = readonly Refusal[] | 'fenced' | 'lost'
 export interface Refusal {
   readonly row: SinkRow
   readonly reason: string
+}
+
+/** The sink of a delivery. */
+export function deliverySink(delivery: Delivery, { name }: SinkContext): Sink {
+  throw new SyncError('internal', `sink ${name}: ${typeof delivery.deliver}`)
 }
