@@ -18,3 +18,8 @@ export type { AuthRequest, Authorize, Grant } from './relay/grant.ts'
 
 // Sinks: one entry of its own each, such as @rejoin/server/sinks/sqlite
 export type { SinkSpec } from './sinks/sink.ts'
+
+// What a sink gets of the records
+export { defineProjection, ref } from './projection/define.ts'
+export type { ProjectionOptions, RefTo } from './projection/define.ts'
+export type { Projection } from './sinks/sink.ts'

@@ -37,11 +37,12 @@ export function chooseCut(
   after: number,
   limits: CutLimits,
 ): { readonly to: number; readonly sources: readonly Key[] } {
-  for (let items = limits.items; ; ) {
+  const least = view.cut(after, { items: 1, bytes: 1 })
+  if (least <= after) return { to: after, sources: [] }
+  for (let items = limits.items; ;) {
     const to = view.cut(after, { items, bytes: limits.bytes })
-    if (to <= after) return { to: after, sources: [] }
     const sources = transform.affected(view, view.dirty(after, to), to)
-    if (sources.length <= limits.items || items === 1) return { to, sources }
+    if (sources.length <= limits.items || to === least) return { to, sources }
     // Fan-out is uneven: at least halve.
     items = Math.max(1, Math.floor((items * Math.min(limits.items / sources.length, 1)) / 2))
   }
@@ -115,10 +116,11 @@ export async function deriveActions(
 ): Promise<{ readonly rows: readonly SinkRow[]; readonly poisoned: ReadonlyMap<SinkRow, string> }> {
   const { after, upTo, log, replay } = stretch
   const changes: { readonly entry: VersionEntry; readonly index: number; readonly source: Key }[] = []
-  for (let at = after; ; ) {
+  for (let at = after; ;) {
     const entries = view.entries(at, upTo, PAGE)
     for (const entry of entries)
-      for (const [index, source] of entry.keys.entries()) if (transform.collections.has(source.collection)) changes.push({ entry, index, source })
+      for (const [index, source] of entry.keys.entries())
+        if (transform.collections.has(source.collection)) changes.push({ entry, index, source })
     at = entries.at(-1)?.version ?? upTo
     if (entries.length < PAGE) break
   }
@@ -167,7 +169,13 @@ const PAGE = 1_000
  */
 function eventId(
   { sources, source: functions }: Transform,
-  { log, entry, index, source, key }: { readonly log: string; readonly entry: VersionEntry; readonly index: number; readonly source: Key; readonly key: Key },
+  {
+    log,
+    entry,
+    index,
+    source,
+    key,
+  }: { readonly log: string; readonly entry: VersionEntry; readonly index: number; readonly source: Key; readonly key: Key },
 ): string {
   const from = sources.get(key.collection)
   const part = from?.parts === true ? `:${encoded(key.id.slice(source.id.length + 1))}` : ''

@@ -76,9 +76,7 @@ const PAGES: Readonly<Record<Step['type'], PageOf>> = {
     const there = pageOf(await keys(limits.items, from), target, limits.items)
     const all = [...wanted.keys.map((key) => ({ ...key, collection: target })), ...there.keys]
     // A full page says nothing about what lies behind it.
-    const bound = [wanted, there]
-      .flatMap(({ last }) => (last === undefined ? [] : { ...last, collection: target }))
-      .sort(compareKeys)[0]
+    const bound = [wanted, there].flatMap(({ last }) => (last === undefined ? [] : { ...last, collection: target })).sort(compareKeys)[0]
     const page = [...new Map(all.map((key) => [keyText(key), key])).values()]
       .filter((key) => bound === undefined || compareKeys(key, bound) <= 0)
       .sort(compareKeys)
@@ -159,7 +157,11 @@ function collect(made: readonly Made[], limits: CutLimits, bound: Key | undefine
 }
 
 /** Of a page over all collections the keys of this one; `last` when more of it may follow. */
-function pageOf(keys: readonly Key[], collection: string, limit: number): { readonly keys: readonly Key[]; readonly last: Key | undefined } {
+function pageOf(
+  keys: readonly Key[],
+  collection: string,
+  limit: number,
+): { readonly keys: readonly Key[]; readonly last: Key | undefined } {
   const own = keys.filter((key) => key.collection === collection)
   const last = keys.at(-1)
   return { keys: own, last: keys.length === limit && last?.collection === collection ? last : undefined }
@@ -179,7 +181,7 @@ function collectionOf({ sources }: Transform, target: string): string {
 /** Everything that T gives as of a version, by pages of at most `limit` records. */
 export async function* pagesOfT(view: View, transform: Transform, version: number, limit: number): AsyncGenerator<readonly SourceRows[]> {
   const froms = new Set([...transform.sources.values()].map(({ collection }) => collection))
-  for (let from: Key | undefined; ; ) {
+  for (let from: Key | undefined; ;) {
     const keys = view.keys(version, limit, from)
     if (keys.length === 0) return
     from = keys.at(-1)

@@ -71,7 +71,8 @@ function rowOf(output: unknown, fields: DeclaredFields): RecordValue {
   if (typeof output !== 'object' || output === null || Array.isArray(output))
     throw new Error(`a row is an object of fields; select returned ${nameOf(output)}`)
   const plain = plainOf(output)
-  if (typeof plain !== 'object' || plain === null || Array.isArray(plain)) throw new Error('a row is a plain object; select returned another')
+  if (typeof plain !== 'object' || plain === null || Array.isArray(plain))
+    throw new Error('a row is a plain object; select returned another')
   const value = plain as RecordValue
   if (fields === undefined) return value
   const row: Record<string, JsonValue> = {}

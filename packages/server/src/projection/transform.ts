@@ -100,12 +100,23 @@ function projected(schema: Schema, projections: readonly Projection[], call: Cal
     for (const ref of Object.values(join)) edges.set(ref.collection, [...(edges.get(ref.collection) ?? []), { from, ref }])
   const collections = new Set([...froms, ...edges.keys()])
   const unknown = [...collections].find((name) => !Object.hasOwn(schema.collections, name))
-  if (unknown !== undefined) throw new SyncError('bad_option', `a projection reads the collection ${JSON.stringify(unknown)}, which the schema does not declare`)
+  if (unknown !== undefined)
+    throw new SyncError('bad_option', `a projection reads the collection ${JSON.stringify(unknown)}, which the schema does not declare`)
   return {
     targets: Object.fromEntries(projections.map(({ to, fields }) => [to, { fields: fields ?? {} }])),
     untyped: projections.filter(({ fields }) => fields === undefined).map(({ to }) => to),
     sources: new Map(projections.map(({ to, from, parts, revision }) => [to, { collection: from, parts, revision }])),
-    revision: canonicalJson(projections.map(({ to, from, as, join, fields, parts, revision }) => ({ to, from, as, join, fields: fields ?? null, parts, revision }))),
+    revision: canonicalJson(
+      projections.map(({ to, from, as, join, fields, parts, revision }) => ({
+        to,
+        from,
+        as,
+        join,
+        fields: fields ?? null,
+        parts,
+        revision,
+      })),
+    ),
     source: hashText(projections.map(({ source }) => source).join('\n')).toString(16),
     collections,
     refs: [...edges.values()].flat().map(({ from, ref }) => ({ collection: from, field: ref.field })),
@@ -140,7 +151,9 @@ function dependentsOf(view: Pick<View, 'get' | 'dependents'>, key: Key, from: st
   const by = { collection: from, field }
   if (document === undefined) return view.dependents(by, key.id, key.document, version)
   if ('id' in document) return document.id === key.document ? view.dependents(by, key.id, undefined, version) : []
-  return view.dependents(by, key.id, undefined, version).filter((dependent) => view.get(dependent, version)?.[document.field] === key.document)
+  return view
+    .dependents(by, key.id, undefined, version)
+    .filter((dependent) => view.get(dependent, version)?.[document.field] === key.document)
 }
 
 async function rows(
@@ -150,7 +163,12 @@ async function rows(
   call: CallSelect,
 ): Promise<readonly SourceRows[]> {
   const records = asked.map(({ source, version }) => view.get(source, version))
-  const made = asked.map(({ source, version }) => ({ source, version, rows: [] as TargetRow[], poison: [] as { key: Key; reason: string }[] }))
+  const made = asked.map(({ source, version }) => ({
+    source,
+    version,
+    rows: [] as TargetRow[],
+    poison: [] as { key: Key; reason: string }[],
+  }))
   // Thousands of records may join the same one.
   const joined = createJoins(view)
   for (const [index, projection] of projections.entries()) {

@@ -96,6 +96,10 @@ export function createMemoryView(id: string): ViewStore {
         .filter(({ version }) => version > after && version <= Math.min(upTo, head() ?? 0))
         .slice(0, limit)
         .map(({ bytes: _, mark: __, ...entry }) => entry),
+    lag: (version) => {
+      const behind = versions.filter((each) => each.version > version && each.version <= (head() ?? 0))
+      return { entries: behind.length, bytes: behind.reduce((sum, { bytes }) => sum + bytes, 0), at: behind[0]?.at }
+    },
     versionOf: (document, seq) => {
       const state = documents.get(document)
       if (state === undefined || state.parked !== undefined || state.seq < seq) return undefined

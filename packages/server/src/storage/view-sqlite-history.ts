@@ -12,7 +12,7 @@ interface HistoryParts {
   readonly oldest: () => number
 }
 
-type History = Pick<ViewStore, 'mark' | 'entries' | 'versionOf' | 'versionAt'>
+type History = Pick<ViewStore, 'mark' | 'entries' | 'lag' | 'versionOf' | 'versionAt'>
 
 type EntryRow = Omit<VersionEntry, 'keys' | 'settled'> & { readonly settled: number; readonly through: number }
 
@@ -22,6 +22,7 @@ export function createHistory(db: Database.Database, { versions, head, oldest }:
     'SELECT version, partition, position, epoch, seq, document, actor, at, settled, through FROM entries WHERE version > ? AND version <= ? ORDER BY version LIMIT ?',
   )
   const changes = db.prepare('SELECT version, collection, document, id FROM changes WHERE n > ? AND n <= ? ORDER BY n')
+  const next = db.prepare('SELECT at FROM entries WHERE version > ? AND version <= ? ORDER BY version LIMIT 1').pluck()
   const state = db.prepare('SELECT seq, parked FROM documents WHERE document = ?')
   const exact = db.prepare('SELECT max(version) FROM entries WHERE document = ? AND seq = ?').pluck()
   const last = db.prepare('SELECT max(version) FROM entries WHERE document = ?').pluck()
@@ -35,6 +36,13 @@ export function createHistory(db: Database.Database, { versions, head, oldest }:
       const found = changes.all(versions.at(after)?.through ?? 0, rows.at(-1)?.through ?? 0) as (Key & { version: number })[]
       for (const { version, collection, document, id } of found) keys.get(version)?.push({ collection, document, id })
       return rows.map(({ through: _, settled, ...row }) => ({ ...row, settled: settled === 1, keys: keys.get(row.version) ?? [] }))
+    },
+    lag: (version) => {
+      const upTo = head() ?? 0
+      const [from, to] = [versions.at(version), versions.at(upTo)]
+      if (to === undefined || version >= upTo) return { entries: 0, bytes: 0, at: undefined }
+      const [nth, bytes] = [from?.nth ?? 0, from?.bytes ?? 0]
+      return { entries: to.nth - nth, bytes: to.bytes - bytes, at: next.get(version, upTo) as number | undefined }
     },
     versionOf: (document: DocumentId, seq: Seq) => {
       const known = state.get(document) as { readonly seq: Seq; readonly parked: string | null } | undefined
@@ -84,7 +92,10 @@ export function createRefs(db: Database.Database, versions: Versions): Refs {
     },
     prepareRefs: (refs) => {
       const wanted = new Set(refs.map(indexName))
-      const there = db.prepare("SELECT name FROM sqlite_schema WHERE type = 'index' AND name LIKE 'ref\\_%' ESCAPE '\\'").pluck().all() as string[]
+      const there = db
+        .prepare("SELECT name FROM sqlite_schema WHERE type = 'index' AND name LIKE 'ref\\_%' ESCAPE '\\'")
+        .pluck()
+        .all() as string[]
       for (const index of there) {
         if (wanted.has(index)) continue
         known.delete(index)

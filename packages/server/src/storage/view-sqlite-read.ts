@@ -12,6 +12,7 @@ export interface VersionRow {
   readonly settled: number
   readonly through: number
   readonly bytes: number
+  readonly nth: number
   readonly mark: string
 }
 
@@ -26,7 +27,7 @@ export interface Versions {
 }
 
 export function createVersions(db: Database.Database): Versions {
-  const columns = 'SELECT version, settled, through, bytes, mark FROM entries'
+  const columns = 'SELECT version, settled, through, bytes, nth, mark FROM entries'
   const at = db.prepare(`${columns} WHERE version <= ? ORDER BY version DESC LIMIT 1`)
   const settledAt = db.prepare(`${columns} WHERE version <= ? AND settled ORDER BY version DESC LIMIT 1`)
   const settledAfter = db.prepare(`${columns} WHERE version > ? AND settled ORDER BY version LIMIT 1`)

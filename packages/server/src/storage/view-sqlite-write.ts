@@ -33,7 +33,7 @@ interface WriterParts {
 /** Prepares a commit. */
 export function createWriter(db: Database.Database, { last, versions, meta }: WriterParts): (commit: ViewCommit) => void {
   const change = db.prepare('INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?)')
-  const entry = db.prepare('INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)')
+  const entry = db.prepare('INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)')
   const settle = db.prepare('UPDATE entries SET settled = 1 WHERE version = (SELECT max(version) FROM entries)')
   const document = db.prepare('INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?, ?)')
   const place = db.prepare('INSERT OR REPLACE INTO places VALUES (?, ?, ?, ?)')
@@ -42,7 +42,7 @@ export function createWriter(db: Database.Database, { last, versions, meta }: Wr
   const forget = ['documents', 'misfits'].map((table) => db.prepare(`DELETE FROM ${table} WHERE document = ?`))
 
   const writeEntries = (entries: ViewCommit['entries']): void => {
-    let { through: n, bytes, mark } = versions.at(Number.MAX_SAFE_INTEGER) ?? { through: 0, bytes: 0, mark: '' }
+    let { through: n, bytes, nth, mark } = versions.at(Number.MAX_SAFE_INTEGER) ?? { through: 0, bytes: 0, nth: 0, mark: '' }
     let version = last()
     for (const one of entries) {
       if (one.version <= version) throw new Error(`version ${one.version} was given before`)
@@ -55,7 +55,7 @@ export function createWriter(db: Database.Database, { last, versions, meta }: Wr
       }
       mark = nextMark(mark, one, texts)
       const { partition, position, epoch, seq, document, actor, at, settled } = one
-      entry.run(version, partition, position, epoch, seq, document, actor, at, Number(settled), n, bytes, mark)
+      entry.run(version, partition, position, epoch, seq, document, actor, at, Number(settled), n, bytes, ++nth, mark)
     }
   }
 

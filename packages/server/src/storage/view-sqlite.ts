@@ -16,14 +16,15 @@ const LAYOUT = 2
 
 /*
  * n numbers the changes in the order of their versions and is never given twice (a rowid is by far the fastest key here);
- * entries.through is the last n at a version, so that a read as of a version is a read as of an n. entries.bytes adds up likewise.
+ * entries.through is the last n at a version, so that a read as of a version is a read as of an n. entries.bytes adds up likewise, and nth counts the entries.
  */
 const SCHEMA = `
   CREATE TABLE changes (n INTEGER PRIMARY KEY, version INTEGER NOT NULL, collection TEXT NOT NULL, document TEXT NOT NULL, id TEXT NOT NULL, value TEXT) STRICT;
   CREATE INDEX changes_by_key ON changes (collection, document, id, n);
   CREATE TABLE entries (
     version INTEGER PRIMARY KEY, partition INTEGER NOT NULL, position INTEGER NOT NULL, epoch INTEGER NOT NULL, seq INTEGER NOT NULL, document TEXT NOT NULL,
-    actor TEXT NOT NULL, at INTEGER NOT NULL, settled INTEGER NOT NULL, through INTEGER NOT NULL, bytes INTEGER NOT NULL, mark TEXT NOT NULL
+    actor TEXT NOT NULL, at INTEGER NOT NULL, settled INTEGER NOT NULL, through INTEGER NOT NULL, bytes INTEGER NOT NULL, nth INTEGER NOT NULL,
+    mark TEXT NOT NULL
   ) STRICT;
   CREATE INDEX entries_by_document ON entries (document, seq);
   CREATE TABLE places (partition INTEGER PRIMARY KEY, position INTEGER NOT NULL, hash TEXT, ahead INTEGER NOT NULL) STRICT;

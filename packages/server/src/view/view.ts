@@ -127,6 +127,8 @@ export interface View {
   mark(version: number): string
   /** Versions in (after, upTo], none above the head, in order, at most `limit`. */
   entries(after: number, upTo: number, limit: number): readonly VersionEntry[]
+  /** What lies between `version` and the head: entries, bytes of their records' canonical JSON, and when the first of them was accepted (ms since 1970). */
+  lag(version: number): { readonly entries: number; readonly bytes: number; readonly at: number | undefined }
   /** A version as of which the document holds its entry `seq`, as low as is known. Undefined: not in the view yet, or the document is parked. */
   versionOf(document: DocumentId, seq: Seq): number | undefined
   /** The highest version before the first entry that is later than `time` (ms since 1970). Undefined: what came before is not kept any more. */
