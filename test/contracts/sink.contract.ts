@@ -42,16 +42,16 @@ export const SCHEMA: Schema = defineSchema({
   owners: collection({ name: string() }),
   pets: collection({ name: string(), age: number(), alive: boolean(), born: date(), extra: json(), note: text(), story: richText() }),
 })
-const EMPTY: RecordValue = { name: null, age: null, alive: null, born: null, extra: null, note: null, story: null }
-const LOG = 'a'.repeat(32)
+export const EMPTY: RecordValue = { name: null, age: null, alive: null, born: null, extra: null, note: null, story: null }
+export const LOG = 'a'.repeat(32)
 const VIEW = 'b'.repeat(32)
 
-const key = (id: string, document = 'clinic', name = 'pets'): Key => ({ collection: name, document: document as DocumentId, id })
-const pet = (id: string, fields: RecordValue | null = {}, document?: string): SinkRow => ({
+export const key = (id: string, document = 'clinic', name = 'pets'): Key => ({ collection: name, document: document as DocumentId, id })
+export const pet = (id: string, fields: RecordValue | null = {}, document?: string): SinkRow => ({
   key: key(id, document),
   value: fields === null ? null : { ...EMPTY, ...fields },
 })
-const at = (version: number, refreshed?: Key | null): SinkPlace => ({
+export const at = (version: number, refreshed?: Key | null): SinkPlace => ({
   view: VIEW,
   version,
   ...(refreshed === undefined ? {} : { refreshed }),

@@ -15,11 +15,12 @@ import { mirrorRows } from '../support/mirror.ts'
 import { sinkContext } from '../support/sink-context.ts'
 import type { SinkUnderTest } from './sink.contract.ts'
 import { SCHEMA, contextOf, describeSink } from './sink.contract.ts'
-import { compareKeys } from '#server/view/view.js'
+import { describePowers } from './sink-powers.contract.ts'
+import { compareKeys, keyText } from '#server/view/view.js'
 
 const LOG = 'a'.repeat(32)
 
-describeSink('in memory', (): SinkUnderTest => {
+const inMemory = (): SinkUnderTest => {
   const destination = createMemoryDestination()
   return {
     open: async (schema, options) => openMemorySink(destination, contextOf('memory', schema, options)),
@@ -29,10 +30,16 @@ describeSink('in memory', (): SinkUnderTest => {
         .sort((a, b) => compareKeys(a.key, b.key)),
     wipe: () => void Object.assign(destination, { ...createMemoryDestination() }),
     dispose: () => {},
+    tamper: (key, field, value) => {
+      const row = destination.rows.get(keyText(key))
+      if (row?.value === undefined || row.value === null) throw new Error('no such row')
+      destination.rows.set(keyText(key), { ...row, value: value === undefined ? null : { ...row.value, [field]: value } })
+    },
+    intrude: (key, name) => void destination.rows.set(keyText(key), { key, value: { name }, stamp: 0 }),
   }
-})
+}
 
-describeSink('in SQLite', (): SinkUnderTest => {
+const inSqlite = (): SinkUnderTest => {
   const folder = mkdtempSync(join(tmpdir(), 'rejoin-sink-'))
   const path = join(folder, 'deep', 'mirror.db')
   return {
@@ -42,8 +49,44 @@ describeSink('in SQLite', (): SinkUnderTest => {
       for (const suffix of ['', '-wal', '-shm']) rmSync(path + suffix, { force: true })
     },
     dispose: () => rmSync(folder, { recursive: true }),
+    tamper: ({ collection: table, document, id }, field, value) => {
+      const change = value === undefined ? `DELETE FROM "${table}"` : `UPDATE "${table}" SET "${field}" = @value`
+      inFile(path, (db) => db.prepare(`${change} WHERE document = @document AND id = @id`).run({ document, id, value }))
+    },
+    intrude: ({ collection: table, document, id }, name) => {
+      inFile(path, (db) => db.prepare(`INSERT INTO "${table}" (document, id, name) VALUES (?, ?, ?)`).run(document, id, name))
+    },
+    unique: (table, field) => inFile(path, (db) => void db.exec(`CREATE UNIQUE INDEX mine ON "${table}" ("${field}")`)),
+    refer: () => inFile(path, makeReference),
   }
-})
+}
+
+/** SQLite adds no constraint to a table: it is made anew with one, and what was in it is put back. */
+function makeReference(db: Database.Database, when = ''): void {
+  const ddl = String(db.prepare("SELECT sql FROM sqlite_schema WHERE name = 'pets'").pluck().get())
+  db.pragma('foreign_keys = OFF')
+  db.exec('CREATE UNIQUE INDEX owner_ids ON owners (id)')
+  db.exec(
+    `ALTER TABLE pets RENAME TO old; ${ddl.replace(/\)$/u, `, FOREIGN KEY (name) REFERENCES owners (id) ${when})`)}; INSERT INTO pets SELECT * FROM old; DROP TABLE old`,
+  )
+}
+
+function inFile<T>(path: string, run: (db: Database.Database) => T): T {
+  const db = new Database(path)
+  try {
+    return run(db)
+  } finally {
+    db.close()
+  }
+}
+
+for (const [name, make] of [
+  ['in memory', inMemory],
+  ['in SQLite', inSqlite],
+] as const) {
+  describeSink(name, make)
+  describePowers(name, make)
+}
 
 describe('the SQLite mirror', () => {
   let folder: string
@@ -57,14 +100,7 @@ describe('the SQLite mirror', () => {
   }
   const place = (version: number): SinkPlace => ({ view: 'v', version })
   const row = (id: string, value: RecordValue | null) => ({ key: { collection: 'pets', document: 'd' as DocumentId, id }, value })
-  const sql = <T>(run: (db: Database.Database) => T, file = path): T => {
-    const db = new Database(file)
-    try {
-      return run(db)
-    } finally {
-      db.close()
-    }
-  }
+  const sql = <T>(run: (db: Database.Database) => T, file = path): T => inFile(file, run)
 
   beforeEach(() => {
     folder = mkdtempSync(join(tmpdir(), 'rejoin-mirror-'))
@@ -128,6 +164,41 @@ describe('the SQLite mirror', () => {
     sql((db) => db.exec('DROP TABLE pets; CREATE TABLE pets (id INTEGER PRIMARY KEY, name TEXT)'))
     await expect((await open(pets({ name: string() }))).begin()).rejects.toThrow(/not a mirror/u)
     await expect((await open(defineSchema({ sqlite_x: collection({ a: string() }) }))).begin()).rejects.toThrow(/sqlite_/u)
+  })
+
+  it('finds the row that broke a reference which is only looked at when all is done', async () => {
+    const sink = await open(SCHEMA)
+    await sink.begin()
+    sql((db) => makeReference(db, 'DEFERRABLE INITIALLY DEFERRED'))
+    const owner = (id: string, name: string | null) => ({
+      key: { collection: 'owners', document: 'd' as DocumentId, id },
+      value: name === null ? null : { name },
+    })
+    await sink.begin()
+    const rows = [row('1', { name: 'ann' }), owner('ann', 'Ann'), row('2', { name: 'bob' })]
+    expect(await sink.commit({ rows, from: undefined, to: place(1) })).toMatchObject({
+      type: 'committed',
+      parked: [{ key: row('2', null).key }],
+    })
+    expect(await sink.commit({ rows: [owner('ann', null)], from: place(1), to: place(2) })).toMatchObject({
+      parked: [{ key: owner('ann', null).key }],
+    })
+    expect(await sink.commit({ rows: [owner('bob', 'Bob')], from: place(2), to: place(3) })).toMatchObject({
+      parked: [],
+      landed: [row('2', null).key],
+    })
+    expect(mirrorRows(path, SCHEMA).map(({ key }) => key.id)).toEqual(['ann', 'bob', '1', '2'])
+  })
+
+  it('refuses fields that would be one column, and targets that declare none', async () => {
+    const raw = (fields: Schema['collections'][string]['fields']): Schema => ({
+      ...pets({ name: string() }),
+      collections: { pets: collection(fields) },
+    })
+    await expect((await open(raw({ Id: string() }))).begin()).rejects.toThrow(/pets\.Id/u)
+    await expect((await open(raw({ name: string(), Name: string() }))).begin()).rejects.toThrow(/pets\.Name/u)
+    const context = { ...sinkContext({ name: 'mirror', collections: pets({ name: string() }).collections, log: LOG }), untyped: ['pets'] }
+    await expect(openSink(sqlite({ path }).options, context)).rejects.toThrow(/pets declares none/u)
   })
 
   it('says so when the file is no database', async () => {

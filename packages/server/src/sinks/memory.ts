@@ -86,15 +86,17 @@ export function openMemorySink(destination: MemoryDestination, { log, adopt, col
 
 function write(destination: MemoryDestination, { rows, to, force }: SinkCommit): SinkOutcome {
   const parked: Parked[] = []
-  for (const { key, value } of rows satisfies readonly SinkRow[]) {
+  for (const { key, value, event } of rows satisfies readonly SinkRow[]) {
     const text = keyText(key)
+    const stamp = event?.version ?? to.version
+    if (event !== undefined && parked.some((each) => keyText(each.key) === text)) continue
     const reason = destination.hook(key, value)
     destination.parked.delete(text)
     if (typeof reason === 'string') {
-      parked.push({ key, reason })
+      parked.push({ key, reason, ...(event === undefined ? {} : { event: event.id }) })
       destination.parked.set(text, { key, reason })
-    } else if (force === true || (destination.rows.get(text)?.stamp ?? 0) <= to.version) {
-      destination.rows.set(text, { key, value, stamp: to.version })
+    } else if (force === true || (destination.rows.get(text)?.stamp ?? 0) <= stamp) {
+      destination.rows.set(text, { key, value, stamp })
     }
   }
   destination.place = to

@@ -1,15 +1,21 @@
 /**
- * The mirror's tables (step 8 of the path): one per collection, made and widened to the schema; names quoted, values bound.
+ * The mirror's tables (step 8 of the path): one per target, made and widened to its fields; names quoted, values bound.
  */
 import type { CollectionSchema, Collections, FieldKind, JsonValue, RecordValue } from '@rejoin/shared'
 import { SyncError, canonicalJson } from '@rejoin/shared'
 import type Database from 'better-sqlite3'
-import type { Key, SinkContext } from './sink.ts'
+import type { Key } from './sink.ts'
+
+/** A value of a column. */
+export type Cell = string | number | null
 
 /** Writes to and reads from one table. */
 export interface TableWriter {
-  put(key: Key, value: RecordValue, version: number): void
-  remove(key: Key, version: number): void
+  /** Where the stored stamp is not above `version`, or by force. */
+  put(key: Key, value: RecordValue, version: number, force: boolean): void
+  remove(key: Key, version: number, force: boolean): void
+  /** Takes a row out for the moment, to be put again in the same transaction; false when a newer one lies there. */
+  lift(key: Key, version: number, force: boolean): boolean
   keys(limit: number, from?: Key): readonly Key[]
 }
 
@@ -25,7 +31,7 @@ const TYPES: Readonly<Record<FieldKind, string>> = {
 }
 
 /** The version of the view at which the row was last written. */
-const STAMP = 'rejoin_version'
+export const STAMP = 'rejoin_version'
 
 interface Column {
   readonly name: string
@@ -33,37 +39,43 @@ interface Column {
   readonly pk: number
 }
 
-/** Makes the tables and columns that are missing, and says whether any was. Throws `SyncError('bad_option')` on a table that is not a mirror of the collection. */
-export function prepareTables(db: Database.Database, collections: Collections): boolean {
-  let changed = false
-  for (const [name, collection] of Object.entries(collections)) {
-    if (/^sqlite_/iu.test(name))
-      throw new SyncError('bad_option', `collection ${name}: SQLite keeps names that begin with sqlite_ for itself`)
-    const table = quote(name)
-    const columns = db.pragma(`table_xinfo(${table})`) as Column[]
-    if (columns.length === 0) {
-      const fields = columnsOf(collection).map((column) => `${quote(column.name)} ${column.type}, `)
-      db.exec(
-        `CREATE TABLE ${table} (document TEXT NOT NULL, id TEXT NOT NULL, ${fields.join('')}${STAMP} INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (document, id))`,
-      )
-      changed = true
-      continue
-    }
+/** Statements that make the tables and columns which are missing. Throws `SyncError('bad_option')` on a table that is not a mirror of the collection. */
+export function planTables(db: Database.Database, collections: Collections): readonly string[] {
+  return Object.entries(collections).flatMap(([name, collection]) => {
+    if (/^(?:sqlite|rejoin)_/iu.test(name))
+      throw new SyncError('bad_option', `collection ${name}: names that begin with sqlite_ or rejoin_ are kept for bookkeeping`)
+    refuseNames(name, Object.keys(collection.fields))
+    const columns = db.pragma(`table_xinfo(${quote(name)})`) as Column[]
+    if (columns.length === 0) return [createTable(name, collection)]
     refuseForeign(db.name, name, columns)
-    for (const column of columnsOf(collection)) {
+    return columnsOf(collection).flatMap((column) => {
       const there = columns.find((each) => each.name.toLowerCase() === column.name.toLowerCase())
-      if (there === undefined) {
-        db.exec(`ALTER TABLE ${table} ADD COLUMN ${quote(column.name)} ${column.type}`)
-        changed = true
-      } else if (there.type !== column.type) {
-        throw new SyncError(
-          'bad_option',
-          `${db.name}: ${name}.${column.name} is ${there.type || 'untyped'} there and would be ${column.type}; give the field another name, or drop the table ${name}, which is then written anew`,
-        )
-      }
-    }
+      if (there === undefined) return [`ALTER TABLE ${quote(name)} ADD COLUMN ${quote(column.name)} ${column.type}`]
+      if (there.type === column.type) return []
+      throw new SyncError(
+        'bad_option',
+        `${db.name}: ${name}.${column.name} is ${there.type || 'untyped'} there and would be ${column.type}; give the field another name, or drop the table ${name}, which is then written anew`,
+      )
+    })
+  })
+}
+
+function createTable(name: string, collection: CollectionSchema): string {
+  const fields = columnsOf(collection).map((column) => `${quote(column.name)} ${column.type}, `)
+  return `CREATE TABLE ${quote(name)} (document TEXT NOT NULL, id TEXT NOT NULL, ${fields.join('')}${STAMP} INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (document, id))`
+}
+
+/** SQLite takes names for equal that differ in case only. */
+function refuseNames(name: string, fields: readonly string[]): void {
+  const taken = new Set(['document', 'id', STAMP])
+  for (const field of fields) {
+    if (taken.has(field.toLowerCase()))
+      throw new SyncError(
+        'bad_option',
+        `${name}.${field}: SQLite has that column already (names differ by more than their case); give the field another name`,
+      )
+    taken.add(field.toLowerCase())
   }
-  return changed
 }
 
 /** Only what Rejoin made is written to: its key and its stamp tell. */
@@ -77,39 +89,43 @@ function refuseForeign(file: string, name: string, columns: readonly Column[]): 
 }
 
 /** Prepares the statements of every table. */
-export function createTableWriters(db: Database.Database, { collections }: SinkContext): ReadonlyMap<string, TableWriter> {
+export function createTableWriters(db: Database.Database, collections: Collections): ReadonlyMap<string, TableWriter> {
   return new Map(Object.entries(collections).map(([name, collection]) => [name, createTableWriter(db, name, collection)]))
 }
 
 function createTableWriter(db: Database.Database, name: string, collection: CollectionSchema): TableWriter {
   const table = quote(name)
-  const fields = Object.entries(collection.fields)
-  const columns = ['document', 'id', ...fields.map(([field]) => quote(field)), STAMP]
+  const columns = ['document', 'id', ...Object.keys(collection.fields).map(quote), STAMP]
   const updates = columns.slice(2).map((column) => `${column} = excluded.${column}`)
   const tombstone = 'rejoin_tombstones WHERE collection = ? AND document = ? AND id = ?'
-  // Stored stamp ≤ incoming, for the row as for its tombstone: an older write never undoes a newer one.
+  // Stored stamp ≤ incoming, for the row as for its tombstone: an older write never undoes a newer one, unless by force.
   const put = db.prepare(
-    `INSERT INTO ${table} (${columns.join(', ')}) SELECT ${columns.map(() => '?').join(', ')} WHERE NOT EXISTS (SELECT 1 FROM ${tombstone} AND ${STAMP} > ?)
-     ON CONFLICT (document, id) DO UPDATE SET ${updates.join(', ')} WHERE ${STAMP} <= excluded.${STAMP}`,
+    `INSERT INTO ${table} (${columns.join(', ')}) SELECT ${columns.map(() => '?').join(', ')} WHERE ? OR NOT EXISTS (SELECT 1 FROM ${tombstone} AND ${STAMP} > ?)
+     ON CONFLICT (document, id) DO UPDATE SET ${updates.join(', ')} WHERE ? OR ${STAMP} <= excluded.${STAMP}`,
   )
-  const revive = db.prepare(`DELETE FROM ${tombstone} AND ${STAMP} <= ?`)
-  const remove = db.prepare(`DELETE FROM ${table} WHERE document = ? AND id = ? AND ${STAMP} <= ?`)
+  const revive = db.prepare(`DELETE FROM ${tombstone} AND (? OR ${STAMP} <= ?)`)
+  const remove = db.prepare(`DELETE FROM ${table} WHERE document = ? AND id = ? AND (? OR ${STAMP} <= ?)`)
   const bury = db.prepare(
     `INSERT INTO rejoin_tombstones SELECT ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM ${table} WHERE document = ? AND id = ?)
-     ON CONFLICT (collection, document, id) DO UPDATE SET ${STAMP} = max(${STAMP}, excluded.${STAMP})`,
+     ON CONFLICT (collection, document, id) DO UPDATE SET ${STAMP} = iif(?, excluded.${STAMP}, max(${STAMP}, excluded.${STAMP}))`,
   )
+  const there = db.prepare(`SELECT 1 FROM ${table} WHERE document = ? AND id = ?`).pluck()
   const first = db.prepare(`SELECT document, id FROM ${table} ORDER BY document, id LIMIT ?`)
   const next = db.prepare(`SELECT document, id FROM ${table} WHERE (document, id) > (?, ?) ORDER BY document, id LIMIT ?`)
   return {
-    put: ({ document, id }, value, version) => {
-      const cells = fields.map(([field, { kind }]) => cellOf(kind, Object.hasOwn(value, field) ? value[field] : null))
-      put.run(document, id, ...cells, version, name, document, id, version)
-      revive.run(name, document, id, version)
+    put: ({ document, id }, value, version, force) => {
+      const forced = Number(force)
+      put.run(document, id, ...cellsOf(collection, value), version, forced, name, document, id, version, forced)
+      revive.run(name, document, id, forced, version)
     },
-    remove: ({ document, id }, version) => {
+    remove: ({ document, id }, version, force) => {
       // Also for a key that was never here: what is older than this deletion must not bring it.
-      remove.run(document, id, version)
-      bury.run(name, document, id, version, document, id)
+      remove.run(document, id, Number(force), version)
+      bury.run(name, document, id, version, document, id, Number(force))
+    },
+    lift: ({ document, id }, version, force) => {
+      remove.run(document, id, Number(force), version)
+      return there.get(document, id) === undefined
     },
     keys: (limit, from) => {
       const rows = (from === undefined ? first.all(limit) : next.all(from.document, from.id, limit)) as Pick<Key, 'document' | 'id'>[]
@@ -122,8 +138,13 @@ function columnsOf(collection: CollectionSchema): readonly { readonly name: stri
   return Object.entries(collection.fields).map(([name, { kind }]) => ({ name, type: TYPES[kind] }))
 }
 
-/** A field's value as SQLite stores it. A value of another kind can only come of a schema that is being replaced, and is written again. */
-function cellOf(kind: FieldKind, value: JsonValue | undefined): string | number | null {
+/** A row's fields as SQLite stores them, in the order of the fields. */
+export function cellsOf({ fields }: CollectionSchema, value: RecordValue): readonly Cell[] {
+  return Object.entries(fields).map(([field, { kind }]) => cellOf(kind, Object.hasOwn(value, field) ? value[field] : null))
+}
+
+/** A value of another kind can only come of a schema that is being replaced, and is written again. */
+function cellOf(kind: FieldKind, value: JsonValue | undefined): Cell {
   if (value === null || value === undefined) return null
   switch (kind) {
     case 'number':
@@ -137,6 +158,7 @@ function cellOf(kind: FieldKind, value: JsonValue | undefined): string | number 
   }
 }
 
-function quote(name: string): string {
+/** A name in a statement. */
+export function quote(name: string): string {
   return `"${name.replaceAll('"', '""')}"`
 }

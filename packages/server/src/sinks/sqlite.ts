@@ -3,26 +3,16 @@
  */
 import { mkdirSync, statSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
-import { SyncError, canonicalJson } from '@rejoin/shared'
+import { SyncError } from '@rejoin/shared'
 import Database from 'better-sqlite3'
-import type {
-  Key,
-  OpenSink,
-  Parked,
-  Sink,
-  SinkCommit,
-  SinkContext,
-  SinkOutcome,
-  SinkPlace,
-  SinkRow,
-  SinkSpec,
-  SinkStanding,
-  SinkTraits,
-} from './sink.ts'
+import type { Key, OpenSink, Sink, SinkCommit, SinkContext, SinkOutcome, SinkSpec, SinkTraits } from './sink.ts'
 import type { ForwardOptions } from './spec.ts'
 import { sinkSpec } from './spec.ts'
-import { createTableWriters, prepareTables } from './sqlite-tables.ts'
+import { beginMirror, dropMirror, planMirror } from './sqlite-cursor.ts'
+import { createProof } from './sqlite-proof.ts'
+import { createTableWriters } from './sqlite-tables.ts'
 import type { TableWriter } from './sqlite-tables.ts'
+import { createWrite } from './sqlite-write.ts'
 
 const TRAITS: SinkTraits = { transactional: true, strategies: ['state', 'actions'], readable: true }
 
@@ -56,12 +46,17 @@ interface Mirror {
   readonly db: Database.Database
   readonly file: string
   readonly layout: unknown
-  readonly fence: number
   readonly tables: ReadonlyMap<string, TableWriter>
   readonly write: (commit: SinkCommit) => SinkOutcome
 }
 
 function createSink(path: string, context: SinkContext): Sink {
+  const [untyped] = context.untyped
+  if (untyped !== undefined)
+    throw new SyncError(
+      'bad_option',
+      `sink ${context.name}: columns need types, and ${untyped} declares none; give its projection \`fields\``,
+    )
   let mirror: Mirror | undefined
   const close = (): void => {
     mirror?.db.close()
@@ -73,9 +68,9 @@ function createSink(path: string, context: SinkContext): Sink {
       close()
       const db = openFile(path)
       try {
-        const { standing, fence } = begin(db, context)
-        const tables = createTableWriters(db, context)
-        mirror = { db, file: fileAt(path), layout: layoutOf(db), fence, tables, write: createWrite(db, context, fence, tables) }
+        const { standing, fence } = beginMirror(db, context)
+        const tables = createTableWriters(db, context.collections)
+        mirror = { db, file: fileAt(path), layout: layoutOf(db), tables, write: createWrite(db, context, fence, tables) }
         return standing
       } catch (error) {
         db.close()
@@ -96,6 +91,26 @@ function createSink(path: string, context: SinkContext): Sink {
         keys.push(...(mirror?.tables.get(collection)?.keys(limit - keys.length, from?.collection === collection ? from : undefined) ?? []))
       }
       return keys
+    },
+    proof: createProof(path, context),
+    plan: async () => {
+      const isNew = fileAt(path) === ''
+      const db = new Database(isNew ? ':memory:' : path, { readonly: !isNew })
+      try {
+        return [...(isNew ? [`create the file ${path}`] : []), ...planMirror(db, context)]
+      } finally {
+        db.close()
+      }
+    },
+    drop: async () => {
+      close()
+      if (fileAt(path) === '') return
+      const db = openFile(path)
+      try {
+        dropMirror(db, context)
+      } finally {
+        db.close()
+      }
     },
     close: async () => {
       close()
@@ -127,147 +142,4 @@ function fileAt(path: string): string {
 
 function layoutOf(db: Database.Database): unknown {
   return db.pragma('schema_version', { simple: true })
-}
-
-const BOOKKEEPING = `
-  CREATE TABLE IF NOT EXISTS rejoin_cursor (
-    sink TEXT PRIMARY KEY, log TEXT NOT NULL, fence INTEGER NOT NULL, version INTEGER NOT NULL, view TEXT, refreshed TEXT, collections TEXT NOT NULL
-  );
-  CREATE TABLE IF NOT EXISTS rejoin_tombstones (
-    collection TEXT NOT NULL, document TEXT NOT NULL, id TEXT NOT NULL, rejoin_version INTEGER NOT NULL, PRIMARY KEY (collection, document, id)
-  ) WITHOUT ROWID;
-  CREATE TABLE IF NOT EXISTS rejoin_parked (
-    sink TEXT NOT NULL, collection TEXT NOT NULL, document TEXT NOT NULL, id TEXT NOT NULL, rejoin_version INTEGER NOT NULL, reason TEXT NOT NULL,
-    PRIMARY KEY (sink, collection, document, id)
-  ) WITHOUT ROWID;
-`
-
-interface CursorRow {
-  readonly log: string
-  readonly fence: number
-  readonly version: number
-  /** Null: everything has to be written. */
-  readonly view: string | null
-  /** Null: whole. Otherwise JSON: the key up to which it is refreshed, or null. */
-  readonly refreshed: string | null
-  readonly collections: string
-}
-
-/** Prepares the file and takes the next fence. */
-function begin(
-  db: Database.Database,
-  { name, collections, log }: SinkContext,
-): { readonly standing: SinkStanding; readonly fence: number } {
-  return db
-    .transaction(() => {
-      const hadBookkeeping =
-        db
-          .prepare("SELECT count(*) FROM sqlite_schema WHERE name IN ('rejoin_cursor', 'rejoin_tombstones', 'rejoin_parked')")
-          .pluck()
-          .get() === 3
-      db.exec(BOOKKEEPING)
-      const row = db.prepare('SELECT log, fence, version, view, refreshed, collections FROM rejoin_cursor WHERE sink = ?').get(name) as
-        | CursorRow
-        | undefined
-      if (row !== undefined && row.log !== log) {
-        throw new SyncError(
-          'bad_option',
-          `sink ${name}: ${db.name} mirrors the log ${row.log}, but this is the log ${log}; delete that file, or name another`,
-        )
-      }
-      const changed = prepareTables(db, collections)
-      const declared = canonicalJson(collections)
-      const fence = (row?.fence ?? 0) + 1
-      const stands = row?.view !== undefined && row.view !== null && hadBookkeeping && !changed && row.collections === declared
-      const place: SinkPlace | undefined = stands
-        ? {
-            view: row.view,
-            version: row.version,
-            refreshed: row.refreshed === null ? undefined : (JSON.parse(row.refreshed) as Key | null),
-          }
-        : undefined
-      db.prepare(
-        `INSERT INTO rejoin_cursor (sink, log, fence, version, view, refreshed, collections) VALUES (?, ?, ?, ?, ?, ?, ?)
-       ON CONFLICT (sink) DO UPDATE SET fence = excluded.fence, view = excluded.view, refreshed = excluded.refreshed, collections = excluded.collections`,
-      ).run(name, log, fence, row?.version ?? 0, place?.view ?? null, stands ? row.refreshed : null, declared)
-      return { standing: { place, stamp: row?.version ?? 0, parked: parkedIn(db, name) }, fence }
-    })
-    .immediate()
-}
-
-function parkedIn(db: Database.Database, name: string): readonly Parked[] {
-  const rows = db.prepare('SELECT collection, document, id, reason FROM rejoin_parked WHERE sink = ?').all(name) as (Key & {
-    reason: string
-  })[]
-  return rows.map(({ collection, document, id, reason }) => ({ key: { collection, document, id }, reason }))
-}
-
-function createWrite(
-  db: Database.Database,
-  { name }: SinkContext,
-  fence: number,
-  tables: ReadonlyMap<string, TableWriter>,
-): (commit: SinkCommit) => SinkOutcome {
-  const current = db.prepare('SELECT fence, version, view, refreshed FROM rejoin_cursor WHERE sink = ?')
-  const move = db.prepare('UPDATE rejoin_cursor SET version = ?, view = ?, refreshed = ? WHERE sink = ? AND fence = ?')
-  const unpark = db.prepare('DELETE FROM rejoin_parked WHERE sink = ? AND collection = ? AND document = ? AND id = ?')
-  const park = db.prepare('INSERT OR REPLACE INTO rejoin_parked VALUES (?, ?, ?, ?, ?, ?)')
-
-  const check = (from: SinkPlace | undefined): SinkOutcome => {
-    const row = current.get(name) as CursorRow | undefined
-    if (row === undefined || row.fence < fence) return { type: 'lost' }
-    if (row.fence > fence) return { type: 'fenced' }
-    const same =
-      from === undefined
-        ? row.view === null
-        : row.view === from.view && row.version === from.version && row.refreshed === refreshedText(from)
-    return same ? { type: 'committed', parked: [] } : { type: 'lost' }
-  }
-  const write = db.transaction(({ rows, from, to }: SinkCommit): SinkOutcome => {
-    const checked = check(from)
-    if (checked.type !== 'committed') return checked
-    const parked: Parked[] = []
-    for (const row of rows) {
-      const { collection, document, id } = row.key
-      const reason = tryWrite(db, tables, row, to.version)
-      unpark.run(name, collection, document, id)
-      if (reason === undefined) continue
-      park.run(name, collection, document, id, to.version, reason)
-      parked.push({ key: row.key, reason })
-    }
-    move.run(to.version, to.view, refreshedText(to), name, fence)
-    return { type: 'committed', parked }
-  })
-  // Nothing to move, nothing to fsync.
-  return (commit) =>
-    commit.rows.length === 0 && commit.from !== undefined && isSame(commit.from, commit.to) ? check(commit.from) : write.immediate(commit)
-}
-
-function isSame(a: SinkPlace, b: SinkPlace): boolean {
-  return a.view === b.view && a.version === b.version && refreshedText(a) === refreshedText(b)
-}
-
-/** Why the destination refuses this row: a constraint or trigger of its owner, a value beyond SQLite's limits. Everything else is thrown. */
-function tryWrite(
-  db: Database.Database,
-  tables: ReadonlyMap<string, TableWriter>,
-  { key, value }: SinkRow,
-  version: number,
-): string | undefined {
-  const table = tables.get(key.collection)
-  if (table === undefined) return `there is no table for the collection ${key.collection}`
-  try {
-    if (value === null) table.remove(key, version)
-    else table.put(key, value, version)
-    return undefined
-  } catch (error) {
-    const isRefusal = error instanceof Database.SqliteError && /^SQLITE_(CONSTRAINT|TOOBIG|MISMATCH|RANGE)/u.test(error.code)
-    // A refusal undoes its statement only, unless a trigger rolled the whole transaction back.
-    if (!isRefusal || !db.inTransaction) throw error
-    return error.message
-  }
-}
-
-function refreshedText({ refreshed }: SinkPlace): string | null {
-  return refreshed === undefined ? null : JSON.stringify(refreshed)
 }
