@@ -40,8 +40,8 @@ export interface DeadLetter {
   readonly value: RecordValue | null
   readonly version: number
   readonly reason: string
-  /** 'refused' by the destination, or 'held' behind a refused one of the same key. */
-  readonly state: 'refused' | 'held'
+  /** 'refused' by the destination, 'failed' because select failed, or 'held' behind one of those of the same key. */
+  readonly state: 'refused' | 'failed' | 'held'
   /** ms since 1970. */
   readonly at: number
   /** The event, when the strategy is 'actions': plain data. */

@@ -178,6 +178,8 @@ export interface SinkCommit {
   readonly to: SinkPlace
   /** A repair: rows are written whatever stamp is stored. The fence holds as ever. */
   readonly force?: boolean | undefined
+  /** All rows or none: when the destination refuses any, nothing is written, the place stays, and the outcome is 'refused'. With onPoison 'stop' and 'block'. */
+  readonly whole?: boolean | undefined
 }
 
 /**
@@ -191,6 +193,8 @@ export type SinkOutcome =
       /** Parked by earlier commits, and let in now by the destination: a child whose parent came, a unique value that became free. */
       readonly landed?: readonly Key[] | undefined
     }
+  /** Only of a `whole` commit, with what was refused: at least one, of each key only the first event. A destination without transactions may have taken the others; it is not given them twice. */
+  | { readonly type: 'refused'; readonly parked: readonly Parked[] }
   | { readonly type: 'fenced' }
   | { readonly type: 'lost' }
 
