@@ -3,7 +3,7 @@
  */
 import * as Y from 'yjs'
 import type { Access, ChainHash, ErrorCode, IncarnationId, Lineage, Seq } from '@rejoin/shared'
-import type { ClientFrame, Frame, OpenFrame, PushFrame, RelayFrame } from '@rejoin/shared/wire'
+import type { AwaitFrame, ClientFrame, Frame, OpenFrame, PushFrame, RelayFrame } from '@rejoin/shared/wire'
 import { decodeFrames, encodeFrames } from '@rejoin/shared/wire'
 import type { Transport, TransportSocket } from '#client/transports/transport.js'
 import { memoryTransport } from '#client/transports/memory.js'
@@ -41,6 +41,8 @@ export interface Script {
   fragments?: number
   window?: number
   heartbeat?: number
+  /** Answers a wait for a sink. @default 'silence' */
+  await?: (frame: AwaitFrame) => { readonly code: ErrorCode; readonly message: string } | 'silence'
   /** Swallow pings. */
   deaf?: boolean
 }
@@ -182,6 +184,11 @@ class ScriptedSocket {
       case 'ping':
         if (script.deaf !== true) this.send({ type: 'pong', nonce: frame.nonce })
         return
+      case 'await': {
+        const answer = script.await?.(frame) ?? 'silence'
+        if (answer !== 'silence') this.send({ type: 'reached', ref: frame.ref, ...answer })
+        return
+      }
       case 'presence':
         this.#present.set(frame.handle, frame.awareness)
         for (const other of this.#relay.sockets) {

@@ -108,6 +108,16 @@ const TABLE: Readonly<Record<string, { readonly event: SessionEvent; readonly ro
     row: { hello: 'goaway(unsupported_revision) end(unsupported_revision)', asking: BAD, ready: READY_BAD, over: '' },
   },
   auth: { event: message({ type: 'auth', token: 'u' }), row: early('authorize') },
+  await: { event: message({ type: 'await', ref: 1, handle: HANDLE, seq: 1 as Seq, sink: 's' }), row: early('await') },
+  'await of a document that was closed': {
+    event: message({ type: 'await', ref: 1, handle: 99, seq: 1 as Seq, sink: 's' }),
+    row: early(''),
+  },
+  'the answer to await': {
+    event: { type: 'reached', ref: 1, code: 'ok', message: '' },
+    row: { hello: 'reached(ok)', asking: 'reached(ok)', ready: 'reached(ok)', over: '' },
+  },
+  'reached from a client': { event: message({ type: 'reached', ref: 1, code: 'ok', message: '' }), row: early(READY_BAD) },
   open: { event: message({ type: 'open', ref: 3, document: 'third' }), row: early('open') },
   'open of what is no document': { event: message({ type: 'open', ref: 3, document: '..' }), row: early('refused(bad_document)') },
   close: { event: message({ type: 'close', handle: HANDLE }), row: early('leave') },
@@ -352,6 +362,15 @@ describe('limits', () => {
     ])
     step(session, { type: 'refused', ref: 3, code: 'internal', retryAfter: 0, message: '' })
     expect(told(step(session, message({ type: 'open', ref: 4, document: 'fourth' })))).toBe('open')
+  })
+
+  it('hold a socket to 1,000 waits for sinks, counted until they are answered', () => {
+    const session = sessionIn('ready')
+    const ask = message({ type: 'await', ref: 1, handle: HANDLE, seq: 1 as Seq, sink: 's' })
+    for (let i = 0; i < 1000; i++) expect(told(step(session, ask))).toBe('await')
+    expect(told(step(session, ask))).toBe('reached(too_many)')
+    step(session, { type: 'reached', ref: 1, code: 'ok', message: '' })
+    expect(told(step(session, ask))).toBe('await')
   })
 
   it('hold the first message to 64 KiB', () => {
