@@ -2,7 +2,7 @@
  * Suites that need something this machine may not have: a browser, a server, strace. Absent, the suite does not run and says so by name at the
  * end of the test run (reporter.ts); with REJOIN_TEST=all its absence is a failure.
  */
-import { accessSync, constants } from 'node:fs'
+import { accessSync, constants, existsSync, readdirSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import { describe, it } from 'vitest'
 
@@ -43,17 +43,17 @@ export function program(...names: string[]): Probe {
 
 /** The first of `names` that can be executed, as a path. */
 export function findProgram(...names: string[]): string | undefined {
-  const folders = [
-    ...(process.env['PATH'] ?? '').split(delimiter),
-    '/usr/sbin',
-    '/sbin',
-    '/usr/lib/postgresql/15/bin',
-    '/usr/lib/postgresql/17/bin',
-  ]
+  const folders = [...(process.env['PATH'] ?? '').split(delimiter), '/usr/sbin', '/sbin', ...postgresFolders()]
   const paths = names.flatMap((name) =>
     name.includes('/') ? [name] : folders.filter((folder) => folder !== '').map((folder) => join(folder, name)),
   )
   return paths.find(isExecutable)
+}
+
+/** Debian keeps each PostgreSQL in a folder of its own, outside of PATH; the newest first, and all programs from the same. */
+function postgresFolders(): string[] {
+  const versions = existsSync('/usr/lib/postgresql') ? readdirSync('/usr/lib/postgresql').map(Number).filter(Number.isInteger) : []
+  return versions.sort((one, other) => other - one).map((version) => `/usr/lib/postgresql/${version}/bin`)
 }
 
 function isExecutable(path: string): boolean {

@@ -67,6 +67,8 @@ function worker(folder: string, port: number, brokers: string): Record<string, s
     'key.converter.schemas.enable': 'true',
     'value.converter': json,
     'value.converter.schemas.enable': 'true',
+    // Looking into every jar for what declares no service takes seconds.
+    'plugin.discovery': 'service_load',
     'offset.storage.file.filename': `${folder}/offsets`,
     'offset.flush.interval.ms': '1000',
     // Topics that appear later are seen soon, and read from their beginning.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Puts the real servers of the tests on a Debian machine: programs by apt, jars by Maven into test/.servers. What is there already stays.
-# Use: install.sh [program:package …] installs those programs as well.
+# Use: install.sh [program:package …]. Programs named so are installed as well.
 set -euo pipefail
 cd "$(dirname "$0")"
 
