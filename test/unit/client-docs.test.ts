@@ -27,6 +27,7 @@ describe('the pages of the client', () => {
     const code = [...page.matchAll(/^```js\n(.*?)^```$/gmsu)].map(([, block]) => block ?? '').join('\n')
     const place = mkdtempSync(join(tmpdir(), 'rejoin-docs-'))
     const relay = new ScriptedRelay()
+    relay.script.await = () => ({ code: 'ok', message: '' })
     const printed: unknown[][] = []
     const names = {
       createClient: (options: ClientOptions) => {
