@@ -107,8 +107,12 @@ describe('the worker', () => {
       sink: (name) =>
         name === 'warehouse'
           ? {
-              status: () => ({ state, cursor }),
-              parkedAmong: (keys) => (keys.some(({ id }) => id === parked?.id) ? { key: pets('1'), reason: 'not unique' } : undefined),
+              status: () => ({ state }) as ReturnType<RungSink['status']>,
+              reached: (version, keys) => {
+                if (cursor < version) return { type: 'behind' }
+                const found = keys.find(({ id }) => id === parked?.id)
+                return found === undefined ? { type: 'reached' } : { type: 'parked', parked: { key: found, reason: 'not unique' } }
+              },
             }
           : undefined,
       tell: (tell) => void told.push(tell),

@@ -2,9 +2,8 @@
  * Who waits for an entry to reach a sink (between steps 8 and 3 of the path): the relay's thread keeps who asked, the worker looks whenever a cursor has moved.
  */
 import type { Clock, DocumentId, ErrorCode, Seq } from '@rejoin/shared'
-import type { Parked } from '../sinks/sink.ts'
-import type { Key, View } from '../view/view.ts'
-import type { SinkStatus } from './forwarder.ts'
+import type { View } from '../view/view.ts'
+import type { Forwarder, SinkState } from './control.ts'
 
 /** An entry that somebody wants to see in a sink. */
 export interface Awaited {
@@ -81,11 +80,7 @@ export function createRungDesk(send: (ask: AwaitAsk) => void): RungDesk {
 // The worker
 
 /** What the watch asks of a sink. */
-export interface RungSink {
-  status(): Pick<SinkStatus, 'state' | 'cursor'>
-  /** The first of these records that could not be written, if there is one. */
-  parkedAmong(sources: readonly Key[]): Parked | undefined
-}
+export type RungSink = Pick<Forwarder, 'status' | 'reached'>
 
 /** The half in the worker. */
 export interface RungWatch {
@@ -130,28 +125,28 @@ export function createRungWatch({ view, sink, tell, clock }: RungWatchOptions): 
     })
   }
   const look = (): void => {
-    const cursors = new Map<
-      string,
-      { readonly found: RungSink; readonly cursor: number; readonly stopped: string | undefined } | undefined
-    >()
     for (const wait of waits.values()) {
-      if (!cursors.has(wait.sink)) cursors.set(wait.sink, standing(sink(wait.sink)))
-      const answer = judge(wait, cursors.get(wait.sink))
+      const answer = judge(wait, sink(wait.sink))
       if (answer === undefined) continue
       waits.delete(wait.id)
       tell({ type: 'reached', id: wait.id, ...answer })
     }
   }
-  const judge = (wait: Wait, at: ReturnType<typeof standing>): { readonly code: ErrorCode; readonly message: string } | undefined => {
-    if (at === undefined) return { code: 'not_found', message: `this relay has no sink ${JSON.stringify(wait.sink)}` }
+  const judge = (wait: Wait, found: RungSink | undefined): Answer | undefined => {
+    if (found === undefined) return { code: 'not_found', message: `this relay has no sink ${JSON.stringify(wait.sink)}` }
     wait.version ??= view.versionOf(wait.document, wait.seq)
-    if (wait.version === undefined || at.cursor < wait.version)
-      return at.stopped === undefined ? undefined : { code: 'sink_paused', message: `the sink ${wait.sink} is ${at.stopped}` }
-    const [entry] = view.entries(wait.version - 1, wait.version, 1)
-    const parked = entry?.document === wait.document ? at.found.parkedAmong(entry.keys) : undefined
-    if (parked === undefined) return { code: 'ok', message: '' }
-    const { collection, id } = parked.key
-    return { code: 'sink_parked', message: `${collection}/${id}: ${parked.reason}` }
+    const { version } = wait
+    const [entry] = version === undefined ? [] : view.entries(version - 1, version, 1)
+    // Read ahead of its place, the entry has no version of its own.
+    const records = entry?.document === wait.document ? entry.keys : []
+    const outcome = version === undefined ? BEHIND : found.reached(version, records)
+    if (outcome.type === 'reached') return { code: 'ok', message: '' }
+    if (outcome.type === 'parked') {
+      const { key, reason } = outcome.parked
+      return { code: 'sink_parked', message: `${key.collection}/${key.id}: ${reason}` }
+    }
+    const { state } = found.status()
+    return STOPPED.has(state) ? { code: 'sink_paused', message: `the sink ${wait.sink} is ${state}` } : undefined
   }
 
   return {
@@ -173,12 +168,8 @@ export function createRungWatch({ view, sink, tell, clock }: RungWatchOptions): 
   }
 }
 
-const STOPPED: ReadonlySet<string> = new Set(['paused', 'poisoned', 'cut-off', 'fenced', 'stopped'])
+type Answer = Pick<AwaitTell, 'code' | 'message'>
 
-function standing(
-  found: RungSink | undefined,
-): { readonly found: RungSink; readonly cursor: number; readonly stopped: string | undefined } | undefined {
-  if (found === undefined) return undefined
-  const { state, cursor } = found.status()
-  return { found, cursor, stopped: STOPPED.has(state) ? state : undefined }
-}
+const BEHIND = { type: 'behind' } as const
+/** Somebody has to do something before it goes on. */
+const STOPPED: ReadonlySet<SinkState> = new Set<SinkState>(['paused', 'poisoned', 'cut-off', 'fenced', 'stopped'])
