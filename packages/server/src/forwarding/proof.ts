@@ -1,8 +1,13 @@
 /**
- * Proofs that a destination holds what the documents say (step 8 of the path): its rows against the digest of what T gave, T made again against that digest, and the view against the log.
+ * What a proof of a sink is made of and what it says (step 8 of the path). Types only, but for the names.
  */
-import type { DocumentId } from '@rejoin/shared'
-import type { Key, Parked } from '../sinks/sink.ts'
+import type { Clock, DocumentId, Schema } from '@rejoin/shared'
+import type { Transform } from '../projection/transform.ts'
+import type { SinkNotes } from '../sinks/notes.ts'
+import type { Forward, Key, Parked, Sink } from '../sinks/sink.ts'
+import type { LogSource } from '../view/source.ts'
+import type { ViewStore } from '../view/view.ts'
+import type { Forwarder } from './control.ts'
 
 /**
  * 'rows': the destination's own columns against the kept digest of what T gave. 'projection': T made again as of the destination's version against that digest. 'view': documents folded from the log against the view.
@@ -69,4 +74,21 @@ export interface RepairResult {
   readonly repaired: number
   readonly before: ProofResult
   readonly after: ProofResult
+}
+
+/** What proofs are made of. */
+export interface ProverParts {
+  readonly name: string
+  readonly schema: Schema
+  readonly forward: Forward
+  readonly log: Pick<LogSource, 'documents' | 'head' | 'load'>
+  readonly view: ViewStore
+  readonly transform: Transform
+  readonly forwarder: Pick<Forwarder, 'digestAt' | 'write' | 'parked' | 'cursor'>
+  /** Opens the sink for reading: it is never begun, and closed afterwards. */
+  readonly open: () => Promise<Sink>
+  readonly notes: SinkNotes
+  readonly clock: Clock
+  /** No version that there is now is trimmed until the function it gives is called. */
+  readonly hold: () => () => void
 }
