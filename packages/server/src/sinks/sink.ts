@@ -6,7 +6,7 @@ import type { Key } from '../view/view.ts'
 import type { SinkNotes } from './notes.ts'
 
 export type { Key } from '../view/view.ts'
-export { compareKeys, keyText } from '../view/view.ts'
+export { compareKeys, compareText, keyText } from '../view/view.ts'
 
 /** What a config says of a sink. `module` and `options` are data only, so that they can cross to the worker that runs it; functions stand in `forward` and `functions`. */
 export interface SinkSpec {
