@@ -1,10 +1,10 @@
 /**
  * What every view must do, run by each adapter.
  */
-import type { DocumentId, Lineage, Position, RecordValue, Seq } from '@rejoin/shared'
+import type { DocumentId, JsonValue, Lineage, Position, RecordValue, Seq } from '@rejoin/shared'
 import fc from 'fast-check'
 import { afterEach, describe, expect, it } from 'vitest'
-import type { Key, ProjectedEntry, RecordChange, ViewCommit, ViewStore } from '#server/view/view.js'
+import type { DocumentState, Key, ProjectedEntry, RecordChange, RefField, ViewCommit, ViewStore } from '#server/view/view.js'
 import { compareKeys, keyText } from '#server/view/view.js'
 
 /** What an adapter gives to be tested. `reopen` is absent where nothing survives. */
@@ -39,6 +39,7 @@ function entry(version: number, changes: readonly RecordChange[], fields: Partia
 /** What a view is, in ten lines: the commits, and nothing forgotten. */
 interface Oracle {
   readonly entries: ProjectedEntry[]
+  readonly marks: Map<number, string>
 }
 const valueAt = ({ entries }: Oracle, { collection, document, id }: Key, version: number): RecordValue | null =>
   entries
@@ -142,34 +143,89 @@ export function describeView(name: string, make: () => ViewUnderTest): void {
 
     it('keeps where documents and partitions stand, what is parked and what does not fit', () => {
       const view = open()
-      const state = (document: string, parked?: string) => ({
-        document: document as DocumentId,
-        partition: 0,
-        lineage: 'l' as Lineage,
-        seq: 3 as Seq,
-        parked,
-      })
+      const standing = (document: string, parked?: string): DocumentState => state(document as DocumentId, 3 as Seq, parked)
       const misfit = { ...key('pets', 'b', 'x'), field: 'age', message: 'age: a number' }
       const whole = { ...key('pets', 'b', 'x'), field: undefined, message: 'a record is a Y.Map' }
       view.commit({
         ...NOTHING,
-        documents: [state('b'), state('a', 'it threw'), state('c')],
+        documents: [standing('b'), standing('a', 'it threw'), standing('c')],
         misfits: [{ key: key('pets', 'b', 'x'), found: [misfit, whole] }],
       })
       view.commit({ ...NOTHING, places: [{ partition: 0, position: 7 as Position, hash: undefined, ahead: 9 as Position }] })
-      expect(view.document('a' as DocumentId)).toEqual(state('a', 'it threw'))
+      expect(view.document('a' as DocumentId)).toEqual(standing('a', 'it threw'))
       expect(view.document('z' as DocumentId)).toBeUndefined()
       expect(view.documents(2).map(({ document }) => document)).toEqual(['a', 'b'])
-      expect(view.documents(2, 'b' as DocumentId)).toEqual([state('c')])
-      expect(view.parked(5)).toEqual({ total: 1, first: [state('a', 'it threw')] })
+      expect(view.documents(2, 'b' as DocumentId)).toEqual([standing('c')])
+      expect(view.parked(5)).toEqual({ total: 1, first: [standing('a', 'it threw')] })
       expect(view.misfits(1)).toEqual({ total: 2, first: [misfit] })
       expect(view.standing().places.map(({ position, ahead }) => [position, ahead])).toEqual([[7, 9]])
-      view.commit({ ...NOTHING, misfits: [{ key: key('pets', 'b', 'x'), found: [whole] }], documents: [state('a')] })
+      view.commit({ ...NOTHING, misfits: [{ key: key('pets', 'b', 'x'), found: [whole] }], documents: [standing('a')] })
       expect(view.misfits(5)).toEqual({ total: 1, first: [whole] })
       expect(view.parked(5).total).toBe(0)
       view.commit({ ...NOTHING, gone: ['b' as DocumentId] })
       expect(view.misfits(5).total).toBe(0)
       expect(view.documents(5).map(({ document }) => document)).toEqual(['a', 'c'])
+    })
+
+    it('tells histories apart by their marks, whatever they have in common', () => {
+      const view = open()
+      view.commit({ ...NOTHING, source: SOURCE, entries: [entry(1, [change('pets', 'a', { n: 1 })]), entry(2, [])] })
+      const others = [
+        entry(2, [], { at: 2 }),
+        entry(2, [], { seq: 9 as Seq }),
+        entry(2, [change('pets', 'a', null)]),
+        entry(2, [change('pets', 'a', { n: 2 })]),
+      ]
+      const marks = others.map((last) => {
+        const other = make()
+        try {
+          other.view.commit({ ...NOTHING, source: SOURCE, entries: [entry(1, [change('pets', 'a', { n: 1 })]), last] })
+          expect(other.view.mark(1)).toBe(view.mark(1))
+          return other.view.mark(2)
+        } finally {
+          other.dispose()
+        }
+      })
+      expect(new Set([view.mark(0), view.mark(1), view.mark(2), ...marks]).size).toBe(7)
+      view.raise(50)
+      expect(view.mark(50)).toBe(view.mark(2))
+    })
+
+    it('knows no version of a document that is parked, or of entries it has not read', () => {
+      const view = open()
+      const [d, e] = ['d', 'e'] as DocumentId[] as [DocumentId, DocumentId]
+      const first = entry(3, [change('pets', 'a', { n: 1 })], { seq: 4 as Seq })
+      view.commit({ ...NOTHING, source: SOURCE, entries: [first], documents: [state(d, 6 as Seq), state(e, 1 as Seq, 'it threw')] })
+      expect(view.versionOf(d, 4 as Seq)).toBe(3)
+      expect(view.versionOf(d, 6 as Seq), 'read as a whole, and nothing differed').toBe(3)
+      expect(view.versionOf(d, 7 as Seq)).toBeUndefined()
+      expect(view.versionOf(e, 1 as Seq)).toBeUndefined()
+      expect(view.versionOf('z' as DocumentId, 1 as Seq)).toBeUndefined()
+    })
+
+    it('finds who refers to a record as of a version, by an index that comes and goes', () => {
+      const view = open()
+      const [owner, vet] = [
+        { collection: 'pets', field: 'owner' },
+        { collection: 'pets', field: 'vet' },
+      ]
+      view.prepareRefs([owner])
+      view.commit({
+        ...NOTHING,
+        source: SOURCE,
+        entries: [
+          entry(1, [change('pets', 'a', { owner: 'x', vet: 'x' }), change('pets', 'b', { owner: 'x', vet: null })]),
+          entry(2, [change('pets', 'a', { owner: 'y', vet: 'x' }), change('cats', 'c', { owner: 'x' })]),
+          entry(3, [change('pets', 'b', null), change('pets', 'a', { owner: 'x', vet: 'y' })], { document: 'e' as DocumentId }),
+        ],
+      })
+      const ids = (ref: RefField, id: string, version: number, document?: string): string[] =>
+        view.dependents(ref, id, document as DocumentId | undefined, version).map((each) => `${each.document}/${each.id}`)
+      expect([1, 2, 3].map((version) => ids(owner, 'x', version))).toEqual([['d/a', 'd/b'], ['d/b'], ['d/b', 'e/a']])
+      expect(ids(owner, 'x', 3, 'e')).toEqual(['e/a'])
+      expect(ids(vet, 'x', 3), 'not announced').toEqual(['d/a'])
+      view.prepareRefs([vet])
+      expect(ids(owner, 'x', 3)).toEqual(['d/b', 'e/a'])
     })
 
     it('keeps hostile names and values apart and whole', () => {
@@ -214,12 +270,15 @@ export function describeView(name: string, make: () => ViewUnderTest): void {
       const oneChange = fc.record({
         collection: names,
         id: fc.constantFrom('1', '2', '3'),
-        value: fc.option(fc.record({ n: fc.nat(3) }), { nil: null }),
+        value: fc.option(fc.record({ n: fc.nat(3), ref: fc.constantFrom<JsonValue>('1', '2', 'a\u0000b', '"\\', '3', 3, null) }), {
+          nil: null,
+        }),
       })
       const oneEntry = fc.record({
         document: fc.constantFrom('a', 'b'),
         settled: fc.boolean(),
         skip: fc.nat(2),
+        at: fc.nat(5),
         changes: fc.uniqueArray(oneChange, { maxLength: 4, selector: ({ collection, id }) => `${collection}/${id}` }),
       })
       const step = fc.oneof(
@@ -231,7 +290,7 @@ export function describeView(name: string, make: () => ViewUnderTest): void {
         fc.property(fc.array(step, { maxLength: 25 }), (steps) => {
           const under = make()
           let { view } = under
-          const oracle: Oracle = { entries: [] }
+          const oracle: Oracle = { entries: [], marks: new Map() }
           try {
             view.commit({ ...NOTHING, source: SOURCE })
             for (const each of steps) {
@@ -240,11 +299,11 @@ export function describeView(name: string, make: () => ViewUnderTest): void {
               else {
                 const entries: ProjectedEntry[] = []
                 let { version } = view.standing()
-                for (const { document, settled, skip, changes } of each.entries) {
+                for (const { document, settled, skip, at, changes } of each.entries) {
                   version += 1 + skip
-                  entries.push(entry(version, changes, { document: document as DocumentId, settled }))
+                  entries.push(entry(version, changes, { document: document as DocumentId, settled, at }))
                 }
-                view.commit({ ...NOTHING, entries })
+                view.commit({ ...NOTHING, entries, documents: entries.map(({ document, seq }) => state(document, seq)) })
                 oracle.entries.push(...entries)
               }
               compare(view, oracle)
@@ -257,6 +316,56 @@ export function describeView(name: string, make: () => ViewUnderTest): void {
       )
     })
   })
+}
+
+function state(document: DocumentId, seq: Seq, parked?: string): DocumentState {
+  return { document, partition: 0, lineage: 'l' as Lineage, seq, parked }
+}
+
+/** What a reader may ask of versions and references between `oldest` and `head`, against the list. */
+function compareHistory(view: ViewStore, oracle: Oracle, version: number): void {
+  const { entries, marks } = oracle
+  const head = view.head() ?? 0
+  const oldest = view.oldest()
+  const behind = entries.filter((each) => each.version > version && each.version <= head)
+  const told = behind.map(({ changes, ...each }) => ({
+    ...each,
+    keys: changes.map(({ collection, id }) => ({ collection, document: each.document, id })),
+  }))
+  expect(view.entries(version, head, 100)).toEqual(told)
+  expect(view.entries(version, head + 9, 2)).toEqual(told.slice(0, 2))
+  const bytes = behind
+    .flatMap(({ changes }) => changes)
+    .reduce((sum, { value }) => sum + (value === null ? 0 : JSON.stringify(value).length), 0)
+  expect(view.lag(version)).toEqual({ entries: behind.length, bytes, at: behind[0]?.at })
+  expect(view.mark(version), 'a mark stays what it was').toBe(marks.get(version) ?? view.mark(version))
+  marks.set(version, view.mark(version))
+  for (const { document, seq, version: own } of entries) {
+    const found = view.versionOf(document, seq) ?? -1
+    if (own > oldest) expect(found).toBe(own)
+    else expect(found, 'trimmed: somewhere behind it').toBeGreaterThanOrEqual(own)
+  }
+  for (const time of [0, 2, 9]) {
+    const found = view.versionAt(time)
+    if (found === undefined) expect(entries.some((each) => each.version <= oldest && each.at > time)).toBe(true)
+    else {
+      expect(entries.filter((each) => each.version > oldest && each.version <= found && each.at > time)).toEqual([])
+      const next = entries.find((each) => each.version > found)
+      expect(found >= head || (next?.at ?? 0) > time, `${found} is the last before one later than ${time}`).toBe(true)
+    }
+  }
+  const all = keysOf(entries)
+  for (const id of ['1', 'a\u0000b', '"\\', '3']) {
+    for (const document of [undefined, 'a' as DocumentId]) {
+      const referring = all.filter(
+        (each) =>
+          each.collection === 'pets' &&
+          (document === undefined || each.document === document) &&
+          valueAt(oracle, each, version)?.['ref'] === id,
+      )
+      expect(view.dependents({ collection: 'pets', field: 'ref' }, id, document, version)).toEqual(referring)
+    }
+  }
 }
 
 /** Everything a reader may ask between `oldest` and `head`, against the list. */
@@ -276,6 +385,7 @@ function compare(view: ViewStore, oracle: Oracle): void {
     const cut = view.cut(version, { items: 3, bytes: 30 })
     expect(cut === version || entries.some((each) => each.version === cut && each.settled), `the cut ${cut} is settled`).toBe(true)
     expect(cut > version, 'a cut moves on exactly where it can').toBe(head > version)
+    compareHistory(view, oracle, version)
   }
   for (const document of ['a', 'b'] as DocumentId[]) {
     const now = all.filter((each) => each.document === document && valueAt(oracle, each, last) !== null)

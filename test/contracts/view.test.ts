@@ -44,3 +44,14 @@ it('a view in SQLite keeps its id, and a file that is no database is made anew',
   anew.close()
   rmSync(folder, { recursive: true })
 })
+
+it('a view in SQLite lets nothing but names become part of a statement', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'rejoin-view-'))
+  const view = openSqliteView(join(folder, 'view.db'))
+  for (const name of ["x') OR ('1", 'a b', '', 'x'.repeat(64)]) {
+    expect(() => view.dependents({ collection: 'pets', field: name }, 'x', undefined, 3)).toThrow(/no reference/u)
+    expect(() => view.prepareRefs([{ collection: name, field: 'owner' }])).toThrow(/no reference/u)
+  }
+  view.close()
+  rmSync(folder, { recursive: true })
+})

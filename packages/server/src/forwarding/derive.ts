@@ -41,10 +41,11 @@ export function chooseCut(
   if (least <= after) return { to: after, sources: [] }
   for (let items = limits.items; ;) {
     const to = view.cut(after, { items, bytes: limits.bytes })
-    const sources = transform.affected(view, view.dirty(after, to), to)
+    const dirty = view.dirty(after, to)
+    const sources = transform.affected(view, dirty, to)
     if (sources.length <= limits.items || to === least) return { to, sources }
-    // Fan-out is uneven: at least halve.
-    items = Math.max(1, Math.floor((items * Math.min(limits.items / sources.length, 1)) / 2))
+    // Fewer changes than these, so that it ends.
+    items = Math.max(1, Math.min(dirty.length - 1, Math.ceil((dirty.length * limits.items) / sources.length)))
   }
 }
 
@@ -141,7 +142,7 @@ export async function deriveActions(
       value,
       event: {
         id: eventId(transform, { log, entry, index, source, key }),
-        op: before === null ? 'create' : value === null ? 'delete' : 'update',
+        op: value === null ? 'delete' : before === null ? 'create' : 'update',
         before,
         version: entry.version,
         origin: originOf(entry),
@@ -154,8 +155,9 @@ export async function deriveActions(
       rows.push(row)
       poisoned.set(row, reason)
     }
+    // Nothing before and nothing after is a delete all the same: select failed before, and what lies there is older than that.
     for (const { key, value, before } of differences(transform, { old, now, ambiguous: undefined }, false))
-      if (before !== null || value !== null) rows.push(event(key, before ?? null, value))
+      rows.push(event(key, before ?? null, value))
   }
   return { rows, poisoned }
 }
