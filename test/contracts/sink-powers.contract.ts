@@ -114,6 +114,51 @@ export function describePowers(name: string, make: () => SinkUnderTest | Promise
       expect(await pets()).toEqual({ 1: 'C', 2: 'B' })
     })
 
+    it('parks what is refused and writes the rest, and lets it in when it fits', async () => {
+      if (under.poison === undefined) return
+      const sink = await beginAt(1, [pet('1', { name: 'A' })])
+      await under.poison('poison')
+      await sink.begin()
+      const rows = [pet('0', { name: 'Z' }), pet('1', { name: 'poison' }), pet('2', { name: 'B' })]
+      const outcome = await write(sink, 1, rows)
+      expect(outcome).toMatchObject({ type: 'committed', parked: [{ key: key('1') }] })
+      expect(await pets()).toEqual({ 0: 'Z', 1: 'A', 2: 'B' })
+      expect((await sink.begin()).parked).toMatchObject([{ key: key('1') }])
+      expect(await write(sink, 2, [pet('1', { name: 'good' })])).toEqual({ type: 'committed', parked: [] })
+      expect((await sink.begin()).parked).toEqual([])
+      expect(await pets()).toEqual({ 0: 'Z', 1: 'good', 2: 'B' })
+    })
+
+    it('writes all or nothing where it is to, and says what is in the way', async () => {
+      if (under.poison === undefined) return
+      const sink = await beginAt(1, [pet('1', { name: 'A' })])
+      await under.poison('poison')
+      await sink.begin()
+      const commit = { from: at(1), to: at(2), whole: true }
+      const rows = [pet('0', { name: 'Z' }), pet('1', { name: 'poison' }), pet('2', { name: 'B' })]
+      expect(await sink.commit({ ...commit, rows })).toMatchObject({ type: 'refused', parked: [{ key: key('1') }] })
+      expect(await pets()).toEqual({ 1: 'A' })
+      expect(await sink.commit({ ...commit, rows: [pet('1', { name: 'C' })] })).toEqual({ type: 'committed', parked: [] })
+      expect(await sink.begin()).toMatchObject({ place: at(2), parked: [] })
+      expect(await pets()).toEqual({ 1: 'C' })
+    })
+
+    it('tries no later event of a key behind one that was refused', async () => {
+      if (under.poison === undefined) return
+      const sink = await beginAt(1, [pet('1', { name: 'A' })], { forward: { strategy: 'actions' } })
+      await under.poison('poison')
+      await sink.begin()
+      const rows = [
+        event('1', 2, { name: 'poison' }),
+        event('2', 2, { name: 'B' }),
+        event('1', 3, { name: 'C' }),
+        event('2', 3, { name: 'D' }),
+      ]
+      const outcome = await sink.commit({ rows, from: at(1), to: at(3) })
+      expect(outcome).toMatchObject({ type: 'committed', parked: [{ key: key('1'), event: 'event-2-1' }] })
+      expect(await pets()).toEqual({ 1: 'A', 2: 'D' })
+    })
+
     describe('where values must be unique', () => {
       const prepare = async (rows: readonly SinkRow[]): Promise<Sink | undefined> => {
         if (under.unique === undefined) return undefined

@@ -22,6 +22,8 @@ export interface SinkUnderTest {
   tamper?(key: Key, field: string, value: string | undefined): void | Promise<void>
   /** Puts a row there by hand, as somebody would who knows nothing of Rejoin: key and name only. */
   intrude?(key: Key, name: string): void | Promise<void>
+  /** From now on rows of `pets` with this name are refused. */
+  poison?(name: string): void | Promise<void>
   /** Whether the destination cannot hold this text as an id; such a row is parked. @default none */
   refuses?(id: string): boolean
   /** Makes a field of a collection unique. */

@@ -35,6 +35,9 @@ const inMemory = (): SinkUnderTest => {
       if (row?.value === undefined || row.value === null) throw new Error('no such row')
       destination.rows.set(keyText(key), { ...row, value: value === undefined ? null : { ...row.value, [field]: value } })
     },
+    poison: (name) => {
+      destination.hook = (_at, value) => (value?.['name'] === name ? `${name} is not allowed` : undefined)
+    },
     intrude: (key, name) => void destination.rows.set(keyText(key), { key, value: { name }, stamp: 0 }),
   }
 }
@@ -55,6 +58,11 @@ const inSqlite = (): SinkUnderTest => {
     },
     intrude: ({ collection: table, document, id }, name) => {
       inFile(path, (db) => db.prepare(`INSERT INTO "${table}" (document, id, name) VALUES (?, ?, ?)`).run(document, id, name))
+    },
+    poison: (name) => {
+      const trigger = (on: string): string =>
+        `CREATE TRIGGER refuse_${on} BEFORE ${on} ON pets WHEN new.name = '${name}' BEGIN SELECT RAISE(ABORT, 'not allowed'); END;`
+      inFile(path, (db) => void db.exec(trigger('INSERT') + trigger('UPDATE')))
     },
     unique: (table, field) => inFile(path, (db) => void db.exec(`CREATE UNIQUE INDEX mine ON "${table}" ("${field}")`)),
     refer: () => inFile(path, makeReference),

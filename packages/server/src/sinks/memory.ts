@@ -84,20 +84,28 @@ export function openMemorySink(destination: MemoryDestination, { log, adopt, col
   }
 }
 
-function write(destination: MemoryDestination, { rows, to, force }: SinkCommit): SinkOutcome {
+function write(destination: MemoryDestination, { rows, to, force, whole }: SinkCommit): SinkOutcome {
   const parked: Parked[] = []
-  for (const { key, value, event } of rows satisfies readonly SinkRow[]) {
-    const text = keyText(key)
-    const stamp = event?.version ?? to.version
-    if (event !== undefined && parked.some((each) => keyText(each.key) === text)) continue
-    const reason = destination.hook(key, value)
-    destination.parked.delete(text)
-    if (typeof reason === 'string') {
-      parked.push({ key, reason, ...(event === undefined ? {} : { event: event.id }) })
-      destination.parked.set(text, { key, reason })
-    } else if (force === true || (destination.rows.get(text)?.stamp ?? 0) <= stamp) {
-      destination.rows.set(text, { key, value, stamp })
+  const stuck = new Set<string>()
+  const written: SinkRow[] = []
+  for (const row of rows) {
+    const text = keyText(row.key)
+    if (stuck.has(text)) continue
+    const reason = destination.hook(row.key, row.value)
+    if (typeof reason !== 'string') {
+      written.push(row)
+      continue
     }
+    stuck.add(text)
+    parked.push({ key: row.key, reason, ...(row.event === undefined ? {} : { event: row.event.id }) })
+  }
+  if (whole === true && parked.length > 0) return { type: 'refused', parked }
+  for (const { key } of rows) destination.parked.delete(keyText(key))
+  for (const each of parked) destination.parked.set(keyText(each.key), each)
+  for (const { key, value, event } of written) {
+    const stamp = event?.version ?? to.version
+    const text = keyText(key)
+    if (force === true || (destination.rows.get(text)?.stamp ?? 0) <= stamp) destination.rows.set(text, { key, value, stamp })
   }
   destination.place = to
   destination.stamp = Math.max(destination.stamp, to.version)

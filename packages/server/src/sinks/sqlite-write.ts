@@ -41,9 +41,10 @@ export function createWrite(
   const cursor = createCursor(db, name, fence)
   const parking = createParking(db, name)
   const write = db.transaction((commit: SinkCommit, guilty: Guilty | undefined): SinkOutcome => {
-    const { rows, from, to, force = false } = commit
+    const { rows, from, to, force = false, whole = false } = commit
     const checked = cursor.check(from)
     if (checked.type !== 'committed') return checked
+    if (whole) db.exec('SAVEPOINT whole')
     const parked: Parked[] = []
     const tried: SinkRow[] = []
     const stuck = new Set<string>()
@@ -59,6 +60,10 @@ export function createWrite(
         parked.push({ key: row.key, reason, ...(row.event === undefined ? {} : { event: row.event.id }) })
         stuck.add(keyText(row.key))
       }
+    }
+    if (whole && parked.length > 0) {
+      db.exec('ROLLBACK TO whole; RELEASE whole')
+      return { type: 'refused', parked }
     }
     // Events of a parked key wait outside, in their order; a state may be let in as soon as it fits.
     const again = forward.strategy === 'state' && rows.length > 0 ? parking.next(stuck) : []
