@@ -200,8 +200,7 @@ function restProblem(given: {
 }
 
 function isKept(kept: unknown): boolean {
-  if (typeof kept !== 'boolean')
-    throw new Error(`where returned ${kept === null ? 'null' : `a ${typeof kept}`}; it has to be true or false`)
+  if (typeof kept !== 'boolean') throw new Error('where returned something that is neither true nor false')
   return kept
 }
 
