@@ -27,12 +27,13 @@ const SERVER_ROOMS: Readonly<Record<string, readonly string[]>> = {
   sources: ['relay', 'pump'],
   storage: ['log', 'view', 'sinks'],
   projection: ['view', 'sinks'],
-  forwarding: ['log', 'storage', 'view', 'sinks', 'projection', 'pump', 'slow'],
+  forwarding: ['log', 'storage', 'view', 'sinks', 'projection', 'pump', 'slow', 'load'],
   testing: ['view', 'sinks', 'storage', 'forwarding', 'projection'],
   compaction: ['log', 'relay', 'storage', 'slow'],
   documents: ['http', 'log', 'view', 'slow'],
   pump: [],
   slow: [],
+  load: [],
 }
 
 const FRAMES = 'packages/shared/src/frames.ts'

@@ -15,6 +15,8 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
 const schema = defineSchema({ pets: collection({ name: string() }) })
 const sink = { ...sqlite({ path: 'x.db' }), module: 'file:///sink.js' }
+/** One that may not pass another. */
+const behind = (after: string) => ({ ...sink, forward: { ...sink.forward, after } })
 const auth = (): Promise<null> => Promise.resolve(null)
 
 function write(name: string, text: string): string {
@@ -37,6 +39,8 @@ describe('options', () => {
       schema: undefined,
       auth: undefined,
       sinks: {},
+      config: undefined,
+      historyMs: 604_800_000,
       limits: DEFAULT_LIMITS,
       retainMs: 3_600_000,
       origins: ['*'],
@@ -93,6 +97,15 @@ describe('options', () => {
     [{ schema, sinks: [] }, 'sinks is an object of name → sink; this is a list'],
     [{ schema, sinks: { mirror: 'file.db' } }, 'sinks.mirror is made by a sink adapter'],
     [{ schema, sinks: { 'a b': sink } }, 'sinks: "a b" is no name'],
+    [
+      { schema, sinks: { mirror: behind('miror'), other: sink } },
+      'sinks.mirror: after names "miror", and there is no such sink; did you mean mirror?',
+    ],
+    [
+      { schema, sinks: { a: behind('b'), b: behind('c'), c: behind('b') } },
+      'sinks: b waits for c waits for b: none of them could ever begin',
+    ],
+    [{ history: 'long' as '1d' }, "history is a duration such as '30s', '15m', '1h' or '7d'; this is \"long\""],
     [{ limits: { mesage: 1 } }, 'there is no limit "mesage"; did you mean "message"?'],
     [{ limits: { documents: 0 } }, 'limits.documents is a whole number from 1'],
     [{ limits: { message: 2 ** 21 } }, 'limits.message is a whole number from 1 to 1048576; this is 2097152'],
@@ -118,6 +131,7 @@ describe('where they come from', () => {
       folder,
     )
     expect(options).toEqual({
+      config: join(folder, config),
       host: '127.0.0.1',
       port: 3,
       data: join(folder, 'from-variable'),

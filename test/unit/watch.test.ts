@@ -9,7 +9,22 @@ import { createVirtualClock } from '../support/virtual-clock.ts'
 
 const none = { total: 0, first: [] }
 const view: WorkerStatus['view'] = { state: 'current', version: 7, positions: {}, parked: none, misfits: none }
-const mirror: WorkerStatus['sinks'][string] = { state: 'current', cursor: 7, lag: 0, parked: none }
+const mirror: WorkerStatus['sinks'][string] = {
+  name: 'mirror',
+  kind: 'sqlite',
+  state: 'current',
+  strategy: 'state',
+  consistency: 'latest',
+  targets: ['pets'],
+  cursor: 7,
+  lag: { entries: 0, seconds: 0, bytes: 0 },
+  rate: 0,
+  commits: 1,
+  rows: 7,
+  parked: none,
+  letters: 0,
+  proof: null,
+}
 
 it('tells each trouble of a sink and of the view when it begins, changes and ends, and nothing in between', async () => {
   const clock = createVirtualClock()
@@ -34,7 +49,7 @@ it('tells each trouble of a sink and of the view when it begins, changes and end
     'sink mirror: the file is locked',
   ])
   expect(await becomes({ view, sinks: { mirror: { ...mirror, state: 'fenced' } } })).toEqual([
-    'sink mirror: another forwarder has taken over',
+    'sink mirror: another forwarder has taken over; when this one is to go on: rejoin sinks resume',
   ])
   expect(await becomes({ view: { ...view, parked: { total: 2, first: [] } }, sinks: { mirror } })).toEqual([
     'the view: 2 documents are parked',

@@ -1,10 +1,12 @@
 #!/usr/bin/env node
 /**
- * The `rejoin` command: `serve` runs a relay, `token` signs a JSON Web Token. Standard output is for programs, standard error for people and logs.
+ * The `rejoin` command: `serve` runs a relay, `token` signs a JSON Web Token, `sinks` steers a relay that runs. Standard output is for programs, standard error for people and logs.
  */
 import { Command, CommanderError, Option } from 'commander'
 import { pino } from 'pino'
 import { ERRORS, toSyncError } from '@rejoin/shared'
+import type { Terminal } from './cli-sinks.ts'
+import { addSinkCommands } from './cli-sinks.ts'
 import type { ServeFlags } from './config.ts'
 import { gatherOptions, readSecretFile } from './config.ts'
 import { createServer, isTaken } from './server.ts'
@@ -45,7 +47,20 @@ program
   .option('--audience <aud>', 'claim aud')
   .action(token)
 
-for (const command of program.commands) command.exitOverride()
+/** The exit code of what fails: a script that asks a running relay tells a bad answer (1) from none (2). */
+let failed = FAILED
+const terminal: Terminal = {
+  write: (text) => void process.stdout.write(text),
+  fail: () => {
+    process.exitCode = FAILED
+  },
+  asking: () => {
+    failed = MISUSED
+  },
+}
+addSinkCommands(program, terminal)
+
+for (const command of program.commands) for (const each of [command, ...command.commands]) each.exitOverride()
 
 try {
   await program.parseAsync()
@@ -55,7 +70,7 @@ try {
   else {
     const error = toSyncError(thrown)
     process.stderr.write(`rejoin: ${error.reason}${error.code === 'bad_option' ? '' : `\n  ${ERRORS[error.code].hint}`}\n`)
-    process.exitCode = error.code === 'bad_option' && !isTaken(error.cause) ? MISUSED : FAILED
+    process.exitCode = error.code === 'bad_option' && !isTaken(error.cause) ? MISUSED : failed
   }
 }
 

@@ -3,9 +3,9 @@
  */
 import { existsSync, readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { pathToFileURL } from 'node:url'
 import { SyncError } from '@rejoin/shared'
 import { jwt } from './http/authorize.ts'
+import { loadConfig } from './load.ts'
 import type { Duration, ServerOptions } from './options.ts'
 import { durationMs, nearest } from './options-check.ts'
 
@@ -62,7 +62,7 @@ export async function gatherOptions(
     return value === undefined ? undefined : { value, from: `REJOIN_${name}` }
   }
   const file = findFile(given(flags.config, '--config', 'CONFIG'), directory)
-  const fromFile = file === undefined ? {} : await readFile(file)
+  const fromFile: ServerOptions = file === undefined ? {} : { config: file, ...(await loadConfig(file)) }
   const [host, port, data] = [given(flags.host, '--host', 'HOST'), given(flags.port, '--port', 'PORT'), given(flags.data, '--data', 'DATA')]
   const [retain, origins, secretFile] = [variable('RETAIN'), variable('ORIGINS'), variable('JWT_SECRET_FILE')]
   const insecure = flags.insecure ?? readYes('REJOIN_INSECURE', variable('INSECURE'))
@@ -103,27 +103,6 @@ function findFile(given: { readonly value: string; readonly from: string } | und
   const path = resolve(directory, given.value)
   if (!existsSync(path)) throw new SyncError('bad_option', `${given.from}: there is no file ${path}`)
   return path
-}
-
-async function readFile(path: string): Promise<ServerOptions> {
-  let loaded: unknown
-  try {
-    loaded = /\.[cm]?ts$/u.test(path)
-      ? await loadTypeScript(path)
-      : ((await import(pathToFileURL(path).href)) as { default?: unknown }).default
-  } catch (cause) {
-    throw new SyncError('bad_option', `${path} cannot be loaded: ${reasonOf(cause)}`, { cause })
-  }
-  if (typeof loaded !== 'object' || loaded === null)
-    throw new SyncError('bad_option', `${path} has no default export of options; write export default defineConfig({ … })`)
-  return loaded
-}
-
-/** Loaded only when there is TypeScript to load. Our own packages and yjs are left to Node, so that there is one of each in the process. */
-async function loadTypeScript(path: string): Promise<unknown> {
-  const { createJiti } = await import('jiti')
-  const jiti = createJiti(import.meta.url, { nativeModules: ['@rejoin/server', '@rejoin/shared', 'yjs'], fsCache: false })
-  return jiti.import(path, { default: true })
 }
 
 function readPort({ value, from }: { readonly value: string; readonly from: string }): number {

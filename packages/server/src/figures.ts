@@ -26,10 +26,10 @@ function forwardingFigures(watch: ForwardingWatch): readonly Metric[] {
     type: 'gauge',
     read: () => (watch.last === undefined ? 0 : read(watch.last.view)),
   })
-  const ofSinks = (name: Metric['name'], help: string, read: (sink: Sink) => number): Metric => ({
+  const ofSinks = (name: Metric['name'], help: string, read: (sink: Sink) => number, type: Metric['type'] = 'gauge'): Metric => ({
     name,
     help,
-    type: 'gauge',
+    type,
     label: 'sink',
     read: () => Object.fromEntries(Object.entries(watch.last?.sinks ?? {}).map(([sink, status]) => [sink, read(status)])),
   })
@@ -37,13 +37,28 @@ function forwardingFigures(watch: ForwardingWatch): readonly Metric[] {
     ofView('rejoin_view_version', 'Version of the view.', ({ version }) => version),
     ofView('rejoin_view_parked_documents', 'Documents that cannot be projected.', ({ parked }) => parked.total),
     ofView('rejoin_view_misfits', 'Values and records that do not fit the schema.', ({ misfits }) => misfits.total),
-    ofSinks('rejoin_sink_lag_versions', 'Versions of the view that are not in the sink yet.', ({ lag }) => lag),
+    ofSinks('rejoin_sink_lag_entries', 'Entries of the log that are not in the sink yet.', ({ lag }) => lag.entries),
+    ofSinks('rejoin_sink_lag_seconds', 'Age of the oldest entry that is not in the sink yet.', ({ lag }) => lag.seconds),
+    ofSinks('rejoin_sink_lag_bytes', 'Size of the changes that are not in the sink yet.', ({ lag }) => lag.bytes),
+    ofSinks('rejoin_sink_cursor_version', 'Version of the view up to which the sink has everything.', ({ cursor }) => cursor),
     ofSinks('rejoin_sink_parked_rows', 'Rows that the sink refuses.', ({ parked }) => parked.total),
-    ofSinks('rejoin_sink_failing', '1 while the sink cannot be written, or another forwarder has taken it over.', ({ state }) =>
-      state === 'failing' || state === 'fenced' ? 1 : 0,
+    ofSinks('rejoin_sink_dead_letters', 'Dead letters of the sink.', ({ letters }) => letters),
+    ofSinks('rejoin_sink_commits_total', 'Commits to the sink since the worker started.', ({ commits }) => commits, 'counter'),
+    ofSinks('rejoin_sink_rows_total', 'Rows sent to the sink since the worker started.', ({ rows }) => rows, 'counter'),
+    ofSinks(
+      'rejoin_sink_failing',
+      '1 while the sink stands still without having been asked to: it fails, is fenced, cut off, or stopped at a poison row.',
+      ({ state }) => (TROUBLES.has(state) ? 1 : 0),
+    ),
+    ofSinks('rejoin_sink_paused', '1 while somebody has paused the sink.', ({ state }) => (state === 'paused' ? 1 : 0)),
+    // -1: never proved.
+    ofSinks('rejoin_sink_equal', '1 when the last proof of the sink held, 0 when it did not, -1 when there was none.', ({ proof }) =>
+      proof === null ? -1 : Number(proof.equal),
     ),
   ]
 }
+
+const TROUBLES: ReadonlySet<string> = new Set(['failing', 'fenced', 'cut-off', 'poisoned'])
 
 type Status = NonNullable<ForwardingWatch['last']>
 type View = Status['view']

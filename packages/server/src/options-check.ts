@@ -38,6 +38,8 @@ export function checkOptions(given: ServerOptions): Options {
     schema,
     auth,
     sinks,
+    config: given.config === undefined ? undefined : resolve(checkText('config', given.config)),
+    historyMs: checkDuration('history', given.history ?? '7d'),
     insecure,
     limits: checkLimits(given.limits ?? {}),
     retainMs: checkRetain(given.retain ?? '1h'),
@@ -81,6 +83,8 @@ const OPTION_NAMES: readonly (keyof ServerOptions)[] = [
   'schema',
   'auth',
   'sinks',
+  'config',
+  'history',
   'limits',
   'retain',
   'logger',
@@ -126,9 +130,12 @@ function checkLimits(given: NonNullable<ServerOptions['limits']>): Limits {
 }
 
 function checkRetain(retain: unknown): number {
-  if (retain === 'forever') return Number.POSITIVE_INFINITY
-  const ms = typeof retain === 'string' ? durationMs(retain) : undefined
-  if (ms === undefined) throw wrong('retain', "is a duration such as '30s', '15m', '1h' or '7d', or 'forever'", retain)
+  return retain === 'forever' ? Number.POSITIVE_INFINITY : checkDuration('retain', retain, ", or 'forever'")
+}
+
+function checkDuration(name: string, value: unknown, or = ''): number {
+  const ms = typeof value === 'string' ? durationMs(value) : undefined
+  if (ms === undefined) throw wrong(name, `is a duration such as '30s', '15m', '1h' or '7d'${or}`, value)
   return ms
 }
 
@@ -140,10 +147,30 @@ function checkSinks(sinks: unknown): Readonly<Record<string, SinkSpec>> {
         'bad_option',
         `sinks: ${JSON.stringify(name)} is no name; it is 1 to 63 letters, digits, _ and -, and begins with a letter`,
       )
-    if (!isObject(spec) || typeof spec['module'] !== 'string' || !isObject(spec['options']))
+    if (!isObject(spec) || typeof spec['module'] !== 'string' || !isObject(spec['options']) || !isObject(spec['forward']))
       throw wrong(`sinks.${name}`, 'is made by a sink adapter, such as sqlite({ path }) of @rejoin/server/sinks/sqlite', spec)
   }
-  return sinks as Readonly<Record<string, SinkSpec>>
+  const specs = sinks as Readonly<Record<string, SinkSpec>>
+  for (const name of Object.keys(specs)) checkAfter(specs, name)
+  return specs
+}
+
+/** A sink waits for one that there is, and never, by way of others, for itself. */
+function checkAfter(specs: Readonly<Record<string, SinkSpec>>, name: string): void {
+  const way = [name]
+  for (let next = specs[name]?.forward.after; next !== undefined; next = specs[next]?.forward.after) {
+    if (!Object.hasOwn(specs, next)) {
+      const near = nearest(next, Object.keys(specs))
+      throw new SyncError(
+        'bad_option',
+        `sinks.${way.at(-1)}: after names ${JSON.stringify(next)}, and there is no such sink${near === undefined ? '' : `; did you mean ${near}?`}`,
+      )
+    }
+    if (next === name) throw new SyncError('bad_option', `sinks: ${[...way, name].join(' waits for ')}: none of them could ever begin`)
+    // A circle that this one only leads into is told by one of its own.
+    if (way.includes(next)) return
+    way.push(next)
+  }
 }
 
 function checkLogger(logger: unknown): Logger {

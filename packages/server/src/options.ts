@@ -23,6 +23,10 @@ export interface ServerOptions {
   readonly auth?: Authorize | undefined
   /** Name → destination to keep equal to the documents. @default none */
   readonly sinks?: Readonly<Record<string, SinkSpec>> | undefined
+  /** File whose default export has these sinks: their functions (projections, handlers) run in the worker, which loads it too, rather than on this thread. `rejoin serve` sets it. @default none */
+  readonly config?: string | undefined
+  /** How long changes stay readable, for sinks that are away, `/v1/changes` and rewinding; of them at most the latest million versions. @default '7d' */
+  readonly history?: Duration | undefined
   /** Limits to change; the others keep their defaults. @default DEFAULT_LIMITS */
   readonly limits?: { readonly [Name in keyof Limits]?: Limits[Name] | undefined } | undefined
   /** How long folded entries stay readable: a duration or 'forever'. @default '1h' */
@@ -44,6 +48,10 @@ export interface Options {
   readonly schema: Schema | undefined
   readonly auth: Authorize | undefined
   readonly sinks: Readonly<Record<string, SinkSpec>>
+  /** Absolute path. */
+  readonly config: string | undefined
+  /** Milliseconds. */
+  readonly historyMs: number
   readonly limits: Limits
   /** Milliseconds; Infinity for 'forever'. */
   readonly retainMs: number

@@ -4,7 +4,6 @@
 import type { IncomingMessage, Server as HttpServer } from 'node:http'
 import { STATUS_CODES, createServer as createHttpServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import { getRequestListener } from '@hono/node-server'
 import type { Hono } from 'hono'
@@ -12,10 +11,8 @@ import type { ErrorCode } from '@rejoin/shared'
 import { ERRORS, SyncError, cryptoRandom, systemClock, toSyncError } from '@rejoin/shared'
 import { startCompactionWork } from './compaction/start.ts'
 import { createDocumentReader } from './documents/read.ts'
+import { startDownstream } from './downstream.ts'
 import { relayFigures } from './figures.ts'
-import type { WorkerEvent } from './forwarding/start.ts'
-import { startForwarding } from './forwarding/start.ts'
-import { watchForwarding } from './forwarding/watch.ts'
 import { createApp } from './http/app.ts'
 import { checkedAuthorize, grantProblem } from './http/authorize.ts'
 import { createMetrics } from './http/metrics.ts'
@@ -29,11 +26,12 @@ import type { Options, ServerOptions } from './options.ts'
 import type { Grant } from './relay/grant.ts'
 import { createRelayCore } from './relay/relay.ts'
 import { createPresence } from './relay/presence.ts'
+import { makeSecret, withSecret } from './secret.ts'
 import { openSqliteLog } from './storage/sqlite.ts'
 
 /** A relay without a port. */
 export interface Relay {
-  /** Everything over plain HTTP: `/healthz`, `/readyz`, `/metrics`, `/v1/documents/<id>`. */
+  /** Everything over plain HTTP: `/healthz`, `/readyz`, `/metrics`, `/v1/documents/<id>`, `/v1/sinks`. */
   readonly app: Hono
   /** Takes an upgrade request of `/sync` and `/y/<document>`; false when the address is not one of its own, and the socket is still the caller's. */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): boolean
@@ -91,22 +89,12 @@ export async function createRelay(options: ServerOptions = {}): Promise<Relay> {
 type Started = (() => unknown)[]
 
 /** The relay on its open log. Whatever it starts, it adds to `started` at once. */
-function relayOn(stored: Log, { auth, data, limits, logger, schema, sinks, retainMs, ...rest }: Options, started: Started): Relay {
+function relayOn(stored: Log, options: Options, started: Started): Relay {
+  const { auth, data, limits, logger, schema, retainMs } = options
   const report = (what: string, details: Readonly<Record<string, unknown>>): void => logger.error(details, what)
-  const forwarding =
-    schema === undefined
-      ? undefined
-      : startForwarding({ logDirectory: data, viewPath: join(data, 'view.db'), schema, sinks, onWorker: reportDeath(report) })
-  if (forwarding !== undefined) started.push(() => forwarding.close())
-  const watch =
-    forwarding &&
-    watchForwarding({
-      forwarding,
-      clock: systemClock,
-      wrong: (what, why) => logger.warn({ what, why }, 'the mirroring of records meets a problem'),
-      righted: (what) => logger.info({ what }, 'the mirroring of records goes on'),
-    })
-  if (watch !== undefined) started.push(() => watch.stop())
+  const downstream = startDownstream(options)
+  if (downstream !== undefined) started.push(() => downstream.close())
+  const forwarding = downstream?.forwarding
   const log: Log =
     forwarding === undefined ? stored : { ...stored, append: (batch) => stored.append(batch).finally(() => forwarding.poke()) }
   const compactor = createCompactor({
@@ -118,7 +106,8 @@ function relayOn(stored: Log, { auth, data, limits, logger, schema, sinks, retai
   })
   started.push(() => compactor.close())
   const authorize = checkedAuthorize(auth, systemClock)
-  const origin = originPolicy({ auth, ...rest })
+  const origin = originPolicy(options)
+  const authorizeOperator = withSecret(makeSecret(data), authorize)
   let unready: ErrorCode | undefined
   let closing = false
   const presence = createPresence({ clock: systemClock, limits })
@@ -130,6 +119,7 @@ function relayOn(stored: Log, { auth, data, limits, logger, schema, sinks, retai
     authorize,
     presence,
     compactor,
+    rungs: forwarding,
     others: () => ySockets.count,
     report,
     defer: (run) => void setImmediate(run),
@@ -163,13 +153,14 @@ function relayOn(stored: Log, { auth, data, limits, logger, schema, sinks, retai
     report,
   })
   started.push(() => ySockets.closed(0))
-  const metrics = createMetrics(relayFigures(core, ySockets, watch))
+  const metrics = createMetrics(relayFigures(core, ySockets, downstream?.watch))
   const documents = createDocumentReader({ state: (id) => compactor.state(id), schema, clock: systemClock })
   const app = createApp({
     authorize,
     origin,
     metrics,
     documents,
+    control: downstream && { authorize: authorizeOperator, sinks: downstream.control },
     unready: () => unready,
     failed: (error) => logger.error({ code: error.code, reason: error.reason }, 'a request failed'),
   })
@@ -197,19 +188,10 @@ function relayOn(stored: Log, { auth, data, limits, logger, schema, sinks, retai
       ySockets.stopReading()
       await within(DRAIN_MS, core.drain())
       await Promise.all([sockets.closed(DRAIN_MS / 2), ySockets.closed(DRAIN_MS / 2)])
-      watch?.stop()
-      await Promise.all([documents.close(), compactor.close(), forwarding?.close()])
+      await Promise.all([documents.close(), compactor.close(), downstream?.close()])
       closing = true
       await log.close()
     },
-  }
-}
-
-/** The worker behind view and sinks is started again by itself; somebody should know why it had to be. */
-function reportDeath(report: (what: string, details: Readonly<Record<string, unknown>>) => void): (event: WorkerEvent) => void {
-  return (event) => {
-    if (event.type === 'slow') report('a document takes too long to project: it is parked, and the worker goes on without it', { ...event })
-    if (event.type === 'died') report('the worker that keeps view and sinks died; it is started again', { ...event })
   }
 }
 

@@ -1,11 +1,23 @@
 /**
- * Which document the forwarding worker works on now, in memory that the relay's thread can read while the worker is busy (step 7 of the path).
+ * What the forwarding worker works on now, a document or a record, in memory that the relay's thread can read while the worker is busy (steps 7 and 8 of the path).
  */
-import type { Clock, DocumentId } from '@rejoin/shared'
+import type { Clock } from '@rejoin/shared'
 import { MAX_DOCUMENT_ID_BYTES } from '@rejoin/shared'
-import type { SlowDocument, Turns } from '../view/turns.ts'
 
-/** [turns begun and ended: odd while one is on, length of the id, bytes of the document], and behind them the id. */
+/** The worker's side: what it begins, by name, and how big that is. */
+export interface TurnTeller {
+  begin(name: string, bytes: number): void
+  end(): void
+}
+
+/** A turn that took too long. */
+export interface Overrun {
+  readonly name: string
+  readonly bytes: number
+  readonly at: number
+}
+
+/** [turns begun and ended: odd while one is on, length of the name, bytes of what it names], and behind them the name. */
 const FIELDS = 3
 const COUNT = 0
 const LENGTH = 1
@@ -13,21 +25,21 @@ const BYTES = 2
 /** Looks within the time a turn may take. Looks are counted, not milliseconds: a machine that slept has not worked. */
 const LOOKS = 8
 
-/** The memory. One for each worker. */
-export function createTurnMemory(): SharedArrayBuffer {
-  return new SharedArrayBuffer(FIELDS * Int32Array.BYTES_PER_ELEMENT + MAX_DOCUMENT_ID_BYTES)
+/** The memory, for names of at most so many bytes. One for each worker. */
+export function createTurnMemory(nameBytes: number = MAX_DOCUMENT_ID_BYTES): SharedArrayBuffer {
+  return new SharedArrayBuffer(FIELDS * Int32Array.BYTES_PER_ELEMENT + nameBytes)
 }
 
 /** The worker's side. */
-export function tellTurns(memory: SharedArrayBuffer): Turns {
-  const { fields, id } = viewsOf(memory)
+export function tellTurns(memory: SharedArrayBuffer): TurnTeller {
+  const { fields, name } = viewsOf(memory)
   const encoder = new TextEncoder()
   // encodeInto does not take shared memory everywhere.
-  const scratch = new Uint8Array(MAX_DOCUMENT_ID_BYTES)
+  const scratch = new Uint8Array(name.length)
   return {
-    begin: (document, bytes) => {
-      const { written } = encoder.encodeInto(document, scratch)
-      id.set(scratch)
+    begin: (what, bytes) => {
+      const { written } = encoder.encodeInto(what, scratch)
+      name.set(scratch.subarray(0, written))
       fields[LENGTH] = written
       fields[BYTES] = Math.min(bytes, 0x7fffffff)
       Atomics.add(fields, COUNT, 1)
@@ -42,9 +54,9 @@ export function tellTurns(memory: SharedArrayBuffer): Turns {
 /** The other side: calls `overrun` once, when one turn takes longer than `patience` ms. Returns the end of the watch. */
 export function watchTurns(
   memory: SharedArrayBuffer,
-  { clock, patience, overrun }: { readonly clock: Clock; readonly patience: number; readonly overrun: (slow: SlowDocument) => void },
+  { clock, patience, overrun }: { readonly clock: Clock; readonly patience: number; readonly overrun: (slow: Overrun) => void },
 ): () => void {
-  const { fields, id } = viewsOf(memory)
+  const { fields, name } = viewsOf(memory)
   let last = 0
   let looks = 0
   let cancel = clock.after(patience / LOOKS, look)
@@ -56,14 +68,13 @@ export function watchTurns(
       cancel = clock.after(patience / LOOKS, look)
       return
     }
-    const document = new TextDecoder().decode(id.slice(0, fields[LENGTH])) as DocumentId
-    overrun({ document, bytes: fields[BYTES] ?? 0, at: clock.now() })
+    overrun({ name: new TextDecoder().decode(name.slice(0, fields[LENGTH])), bytes: fields[BYTES] ?? 0, at: clock.now() })
   }
   return () => {
     cancel()
   }
 }
 
-function viewsOf(memory: SharedArrayBuffer): { readonly fields: Int32Array; readonly id: Uint8Array } {
-  return { fields: new Int32Array(memory, 0, FIELDS), id: new Uint8Array(memory, FIELDS * Int32Array.BYTES_PER_ELEMENT) }
+function viewsOf(memory: SharedArrayBuffer): { readonly fields: Int32Array; readonly name: Uint8Array } {
+  return { fields: new Int32Array(memory, 0, FIELDS), name: new Uint8Array(memory, FIELDS * Int32Array.BYTES_PER_ELEMENT) }
 }

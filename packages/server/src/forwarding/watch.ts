@@ -66,15 +66,25 @@ export function watchForwarding({ forwarding, clock, wrong, righted, every = 200
 function troubles({ view, sinks }: WorkerStatus): readonly (readonly [what: string, why: string | undefined])[] {
   return [
     ['the view', view.state === 'failing' ? (view.error ?? 'it fails') : parkedProblem(view.parked.total, 'documents')],
-    ...Object.entries(sinks).map(
-      ([name, { state, error, parked }]) => [`sink ${name}`, sinkProblem(state, error) ?? parkedProblem(parked.total, 'rows')] as const,
-    ),
+    ...Object.entries(sinks).map(([name, sink]) => [`sink ${name}`, sinkProblem(sink)] as const),
   ]
 }
 
-function sinkProblem(state: WorkerStatus['sinks'][string]['state'], error: string | undefined): string | undefined {
-  if (state === 'fenced') return 'another forwarder has taken over'
-  return state === 'failing' ? (error ?? 'it fails') : undefined
+function sinkProblem({ state, error, warning, parked, letters, proof }: WorkerStatus['sinks'][string]): string | undefined {
+  switch (state) {
+    case 'fenced':
+      return 'another forwarder has taken over; when this one is to go on: rejoin sinks resume'
+    case 'failing':
+      return error ?? 'it fails'
+    case 'cut-off':
+    case 'poisoned':
+      return error ?? `it is ${state}`
+    default:
+      if (proof !== null && !proof.equal && proof.differences.total > 0)
+        return `${proof.differences.total} differences from the documents were found; rejoin sinks repair mends them`
+      if (parked.total > 0) return parkedProblem(parked.total, 'rows')
+      return letters > 0 ? `${letters} dead letters` : warning
+  }
 }
 
 function parkedProblem(count: number, what: string): string | undefined {

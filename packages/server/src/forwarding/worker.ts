@@ -2,78 +2,120 @@
  * The thread that projects and forwards (steps 7 and 8 of the path). Y.Docs are built here, never on the relay's thread.
  */
 import { parentPort, workerData } from 'node:worker_threads'
-import { SyncError, systemClock } from '@rejoin/shared'
+import { SyncError, systemClock, toSyncError } from '@rejoin/shared'
+import { loadConfig } from '../load.ts'
 import type { Pump, PumpState } from '../pump.ts'
-import type { Forwarder, SinkStatus } from './forwarder.ts'
-import { startForwarder } from './forwarder.ts'
-import type { OpenSink, Sink, SinkSpec } from '../sinks/sink.ts'
+import type { SinkSpec } from '../sinks/sink.ts'
 import { createMemoryNotes } from '../storage/notes-memory.ts'
 import { openSqliteSource } from '../storage/sqlite-source.ts'
 import { openSqliteView } from '../storage/view-sqlite.ts'
 import { startProjector } from '../view/projector.ts'
 import { refuseSlow, withSlow } from '../view/turns.ts'
 import type { ViewStore } from '../view/view.ts'
-import type { Ask, Tell, ViewStatus, WorkerSetup } from './messages.ts'
+import type { Outcome } from './calls.ts'
+import { createCalls, outcomeOf } from './calls.ts'
+import type { ChangesPage, ChangesRequest, Waiting } from './changes.ts'
+import { createWaiting, readChanges } from './changes.ts'
+import { localFunctions, remoteFunctions } from './functions.ts'
+import { guardedSelects } from './guard.ts'
+import type { Ask, Tell, ViewStatus, WorkerSetup, WorkerStatus } from './messages.ts'
+import { differenceOf } from './plain.ts'
+import type { RunningParts, RunningSink } from './running.ts'
+import { startSink } from './running.ts'
+import { createRungWatch } from './rungs.ts'
 import { tellTurns } from './turn.ts'
 
-/** Versions that are kept for a sink that is not there. Beyond it is cut off, and refreshed when it comes back. */
-const MAX_BACKLOG = 1_000_000
+/** Versions that are kept at most. A sink further behind is cut off, and refreshed when it comes back. */
+const MAX_HISTORY = 1_000_000
 /** Rows trimmed at a time, and how often, in ms. */
 const TRIM_ROWS = 5_000
 const TRIM_EVERY = 1_000
 /** How long a new view waits for its destinations to say where they stand, in ms. One that is slower is refreshed all the same. */
 const BEGIN_MS = 10_000
 
-if (parentPort !== null) run(parentPort, workerData as WorkerSetup)
+if (parentPort !== null) await run(parentPort, workerData as WorkerSetup)
 
 type Port = NonNullable<typeof parentPort>
 
-function run(port: Port, { logDirectory, viewPath, schema, sinks, poked, turn, slow }: WorkerSetup): void {
+async function run(port: Port, setup: WorkerSetup): Promise<void> {
+  const { logDirectory, viewPath, schema, poked, turn, slow } = setup
   const tell = (message: Tell): void => port.postMessage(message)
+  const loaded = await loadFunctions(setup, tell)
   const log = openSqliteSource(logDirectory)
   const view = openSqliteView(viewPath)
   if (slow.length > 0) view.setSlow(slow.reduce(withSlow, view.slow()))
   const turns = refuseSlow(view.slow(), systemClock, tellTurns(turn))
   const times = { clock: systemClock, random: Math.random }
-  const forwarders = new Map<string, Forwarder>()
-  const pokeForwarders = (): void => {
-    for (const forwarder of forwarders.values()) forwarder.poke()
+  const readers = createWaiting((ms, wake) => systemClock.after(ms, wake))
+  const calls = createCalls(systemClock)
+  const sinks = new Map<string, RunningSink>()
+  const rungs = createRungWatch({ view, sink: (name) => sinks.get(name), tell, clock: systemClock })
+  // Who waits for a sink goes on when that has moved.
+  const moved = (): void => {
+    for (const sink of sinks.values()) sink.poke()
+    rungs.look()
   }
-  for (const [name, spec] of Object.entries(sinks)) {
-    const context = {
-      name,
-      collections: schema.collections,
-      untyped: [],
-      log: log.id,
-      adopt: false,
-      forward: spec.forward,
-      notes: createMemoryNotes(),
-      functions: {},
-    }
-    forwarders.set(name, startForwarder({ ...times, collections: schema.collections, view, open: () => openSinkOf(spec, context) }))
+  const functionsOf = functionFinder(setup, loaded, (call, { ms, signal }) =>
+    calls.ask((id) => tell({ type: 'call', id, call }), {
+      ms,
+      what: 'a function of the application',
+      signal,
+      giveUp: (id) => tell({ type: 'abort', id }),
+    }),
+  )
+  for (const [name, spec] of Object.entries(setup.sinks)) {
+    const { after } = spec.forward
+    const parts = { ...times, name, spec, schema, log: log.id, view, notes: createMemoryNotes(), ...functionsOf(name) }
+    sinks.set(name, startSink({ ...parts, onCommit: moved, ceiling: after === undefined ? undefined : () => sinks.get(after)?.cursor() }))
   }
   // A view that is new counts from above what its destinations carry, so that no version is given twice even when the old view was lost.
   const isNew = view.standing().version === 0
   const whenCounted = isNew
-    ? Promise.race([Promise.all([...forwarders.values()].map(({ begun }) => begun)), pause(BEGIN_MS)])
+    ? Promise.race([Promise.all([...sinks.values()].map(({ begun }) => begun)), pause(BEGIN_MS)])
     : Promise.resolve()
   let projector: Pump | undefined
   let closing = false
+  const grown = (): void => {
+    moved()
+    readers.wake()
+  }
   const project = async (): Promise<void> => {
     await whenCounted
-    if (!closing) projector = startProjector({ ...times, log, view, schema, turns, onCommit: pokeForwarders })
+    if (!closing) projector = startProjector({ ...times, log, view, schema, turns, onCommit: grown })
   }
   void project()
-  const stopTrimming = trimRegularly(view, forwarders)
+  const stopTrimming = trimRegularly(view, sinks, setup.historyMs)
 
+  const status = (): WorkerStatus => ({
+    view: viewStatus(view, projector?.state),
+    sinks: Object.fromEntries([...sinks].map(([name, sink]) => [name, sink.report()])),
+  })
+  const answer = (ask: Ask & { readonly type: 'status' | 'command' | 'changes' }, signal: AbortSignal): unknown => {
+    if (ask.type === 'status') return status()
+    if (ask.type === 'changes') return readWaiting(view, readers, ask.request, log.id, signal)
+    const sink = sinks.get(ask.sink)
+    if (sink === undefined) throw new SyncError('not_found', `there is no sink ${JSON.stringify(ask.sink.slice(0, 100))}`)
+    return sink.command(ask.command, signal)
+  }
   const close = async (): Promise<void> => {
     closing = true
     stopTrimming()
-    await Promise.all([projector?.stop(), ...[...forwarders.values()].map((forwarder) => forwarder.stop())])
+    rungs.close()
+    calls.failAll(new SyncError('closed', 'the worker is closing'))
+    await Promise.all([projector?.stop(), ...[...sinks.values()].map((sink) => sink.stop())])
     view.close()
     log.close()
     tell({ type: 'closed' })
     port.close()
+  }
+  const asked = new Map<number, AbortController>()
+  const reply = async (ask: Ask & { readonly type: 'status' | 'command' | 'changes' }): Promise<void> => {
+    const controller = new AbortController()
+    asked.set(ask.id, controller)
+    const outcome: Outcome = await outcomeOf(() => answer(ask, controller.signal))
+    asked.delete(ask.id)
+    rungs.look()
+    tell({ type: 'reply', id: ask.id, outcome })
   }
   port.on('message', (ask: Ask) => {
     switch (ask.type) {
@@ -81,15 +123,22 @@ function run(port: Port, { logDirectory, viewPath, schema, sinks, poked, turn, s
         Atomics.store(poked, 0, 0)
         projector?.poke()
         return
-      case 'status': {
-        const ofSinks: Record<string, SinkStatus> = Object.fromEntries(
-          [...forwarders].map(([name, forwarder]) => [name, forwarder.status()]),
-        )
-        tell({ type: 'status', id: ask.id, status: { view: viewStatus(view, projector?.state), sinks: ofSinks } })
+      case 'cancel':
+        asked.get(ask.id)?.abort(new SyncError('aborted', 'nobody waits for the answer any more'))
         return
-      }
+      case 'await':
+      case 'forget':
+        rungs.take(ask)
+        return
+      case 'called':
+        calls.answer(ask.id, ask.outcome)
+        return
       case 'close':
+        for (const controller of asked.values()) controller.abort(new SyncError('closed', 'the relay is going down'))
         void close()
+        return
+      default:
+        void reply(ask)
     }
   })
   tell({ type: 'ready' })
@@ -99,20 +148,67 @@ function pause(ms: number): Promise<void> {
   return new Promise((resolve) => void systemClock.after(ms, resolve))
 }
 
-async function openSinkOf(spec: SinkSpec, context: Parameters<OpenSink>[1]): Promise<Sink> {
-  const module = (await import(spec.module)) as { openSink?: OpenSink }
-  if (typeof module.openSink !== 'function') throw new SyncError('bad_option', `sink ${context.name}: ${spec.module} exports no openSink`)
-  return module.openSink(spec.options, context)
+type Loaded = Readonly<Record<string, SinkSpec>> | undefined
+
+/** The sinks of the config file, with their functions; undefined when there is none, or it is not that of the relay any more: the other thread has them. */
+async function loadFunctions({ config, sinks }: WorkerSetup, tell: (message: Tell) => void): Promise<Loaded> {
+  const wanted = Object.values(sinks).some(({ forward, functions }) => forward.projections.length > 0 || functions.length > 0)
+  if (config === undefined || !wanted) return undefined
+  const because = (reason: string): undefined => {
+    tell({ type: 'warning', message: `the functions of the sinks run on the relay's own thread: ${config}: ${reason}` })
+    return undefined
+  }
+  try {
+    const { sinks: loaded = {} } = (await loadConfig(config)) as { readonly sinks?: Loaded }
+    const difference = differenceOf(sinks, loaded)
+    return difference === undefined ? loaded : because(difference)
+  } catch (thrown) {
+    return because(toSyncError(thrown).reason)
+  }
 }
 
-/** Drops what no sink asks for any more, a slice at a time. A sink that is unknown or not there holds MAX_BACKLOG versions. */
-function trimRegularly(view: ViewStore, forwarders: ReadonlyMap<string, Forwarder>): () => void {
+/** Where the functions of each sink are. */
+function functionFinder(
+  { sinks, selectTurn, slowSelects }: WorkerSetup,
+  loaded: Loaded,
+  ask: Parameters<typeof remoteFunctions>[2],
+): (name: string) => Pick<RunningParts, 'select' | 'functions'> {
+  const turns = tellTurns(selectTurn)
+  return (name) => {
+    const spec = loaded?.[name]
+    if (spec === undefined) return remoteFunctions(name, sinks[name]?.functions ?? [], ask)
+    return {
+      select: guardedSelects(name, spec.forward.projections, { slow: slowSelects, turns, clock: systemClock }),
+      functions: localFunctions(spec),
+    }
+  }
+}
+
+/** Waits for a change when there is none yet. */
+async function readWaiting(
+  view: ViewStore,
+  readers: Waiting,
+  request: ChangesRequest,
+  log: string,
+  signal: AbortSignal,
+): Promise<ChangesPage> {
+  const read = (after: string): ChangesPage => readChanges(view, { ...request, after }, { log, now: systemClock.now() })
+  const page = read(request.after)
+  if (page.changes.length > 0 || request.wait === 0) return page
+  await readers.wait(request.wait, signal)
+  // The cursor of this page: 'now' would skip what has just come.
+  return read(page.cursor)
+}
+
+/** Drops what is old and no sink asks for any more, a slice at a time. A sink that is not there holds MAX_HISTORY versions. */
+function trimRegularly(view: ViewStore, sinks: ReadonlyMap<string, RunningSink>, historyMs: number): () => void {
   let cancel = (): void => {}
   const tick = (): void => {
     const head = view.head() ?? 0
-    const needs = [...forwarders.values()].map((forwarder) => Math.max(forwarder.needs() ?? 0, head - MAX_BACKLOG))
+    const old = view.versionAt(systemClock.now() - historyMs) ?? 0
+    const needs = [...sinks.values()].map((sink) => sink.needs() ?? 0)
     // A version is still read while a commit is under way: the last cursor is left.
-    if (head > 0) view.trim(Math.min(head, ...needs), TRIM_ROWS)
+    if (head > 0) view.trim(Math.min(head, Math.max(head - MAX_HISTORY, Math.min(old, ...needs))), TRIM_ROWS)
     cancel = systemClock.after(TRIM_EVERY, tick)
   }
   cancel = systemClock.after(TRIM_EVERY, tick)

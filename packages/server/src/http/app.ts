@@ -8,9 +8,12 @@ import type { DocumentId, ErrorCode, Seq } from '@rejoin/shared'
 import { ERRORS, SyncError, parseDocumentId, toSyncError } from '@rejoin/shared'
 import type { AuthRequest, Grant } from '../relay/grant.ts'
 import { accessOf } from '../relay/grant.ts'
+import { authRequest, refusal } from './answer.ts'
 import type { Metrics } from './metrics.ts'
 import type { OriginPolicy } from './origin.ts'
 import { originProblem } from './origin.ts'
+import type { SinkRouteParts } from './sinks.ts'
+import { addSinkRoutes } from './sinks.ts'
 
 /** Reads whole documents, durable entries only, away from the main thread. Undefined: nobody ever wrote to it. Rejects with `SyncError`. */
 export interface DocumentReader {
@@ -26,6 +29,8 @@ export interface AppParts {
   readonly documents: DocumentReader
   readonly origin: OriginPolicy
   readonly metrics: Metrics
+  /** `/v1/sinks`; absent when the relay has no schema, and so no sinks. */
+  readonly control?: Omit<SinkRouteParts, 'unready'> | undefined
   /** Why the relay takes no requests now (`draining`, `storage_failed`, …), or undefined when it does. */
   readonly unready: () => ErrorCode | undefined
   /** Told of errors that are nobody's fault but ours. */
@@ -70,6 +75,7 @@ export function createApp(parts: AppParts): Hono {
     }),
   )
   app.get(`${DOCUMENTS}*`, (c) => answerDocument(c, parts))
+  if (parts.control !== undefined) addSinkRoutes(app, { ...parts.control, unready: parts.unready })
   return app
 }
 
@@ -111,21 +117,7 @@ function documentOf(url: string): DocumentId {
   return parseDocumentId(decoded)
 }
 
-function authRequest(c: Context): AuthRequest {
-  const url = new URL(c.req.url)
-  const token = /^Bearer +([^ ]+) *$/iu.exec(c.req.header('authorization') ?? '')?.[1] ?? ''
-  return { token, url: url.pathname + url.search, headers: c.req.header() }
-}
-
 function found<T>(value: T | undefined, document: DocumentId): T {
   if (value === undefined) throw new SyncError('not_found', `nobody has written to ${JSON.stringify(document)} yet`)
   return value
-}
-
-function refusal(error: SyncError): Response {
-  const status = ERRORS[error.code].http
-  const headers: Record<string, string> = { 'Content-Type': 'application/json', 'Cache-Control': 'no-store' }
-  if (status === 401) headers['WWW-Authenticate'] = 'Bearer'
-  if (status === 503) headers['Retry-After'] = '1'
-  return new Response(JSON.stringify({ error: { code: error.code, message: error.reason, hint: error.hint } }), { status, headers })
 }

@@ -1,0 +1,80 @@
+/**
+ * `/v1/sinks`: what an operator sees and does of the sinks, over HTTP. Only for grants with `admin`, and for who can read the data folder.
+ */
+import type { Context, Hono } from 'hono'
+import type { ErrorCode, JsonValue } from '@rejoin/shared'
+import { SyncError } from '@rejoin/shared'
+import type { AuthRequest, Grant } from '../relay/grant.ts'
+import { authRequest } from './answer.ts'
+
+/** What the routes call. Rejects with `SyncError`: `not_found` for a sink or command that there is none, `bad_option` for arguments that cannot be meant. */
+export interface SinkControl {
+  list(): Promise<readonly { readonly name: string }[]>
+  /** Does it, and answers plain data. An abort gives up what can be given up. */
+  command(sink: string, command: string, body: JsonValue | undefined, signal: AbortSignal): Promise<unknown>
+}
+
+/** What the routes are made of. */
+export interface SinkRouteParts {
+  /** Who it is; the secret of the data folder counts as an administrator. */
+  readonly authorize: (request: AuthRequest) => Promise<Grant>
+  readonly sinks: SinkControl
+  readonly unready: () => ErrorCode | undefined
+}
+
+const MAX_BODY = 1 << 20
+const NO_STORE = { 'Cache-Control': 'no-store' }
+
+/** Adds the routes. */
+export function addSinkRoutes(app: Hono, parts: SinkRouteParts): void {
+  const { sinks } = parts
+  app.use('/v1/sinks/*', (c, next) => forAdmins(c, parts).then(next))
+  app.get('/v1/sinks', async (c) => {
+    await forAdmins(c, parts)
+    return c.json({ sinks: await sinks.list() }, 200, NO_STORE)
+  })
+  app.get('/v1/sinks/:name', async (c) => {
+    const name = c.req.param('name')
+    const found = (await sinks.list()).find((sink) => sink.name === name)
+    if (found === undefined) throw new SyncError('not_found', `there is no sink ${JSON.stringify(name.slice(0, 100))}`)
+    return c.json(found, 200, NO_STORE)
+  })
+  app.get('/v1/sinks/:name/dead', async (c) => {
+    const { limit, ...rest } = c.req.query()
+    const body = { ...rest, ...(limit === undefined ? {} : { limit: Number(limit) }) }
+    return answered(c, await sinks.command(c.req.param('name'), 'dead', body, c.req.raw.signal))
+  })
+  app.post('/v1/sinks/:name/:command', async (c) => {
+    const { name, command } = c.req.param()
+    return answered(c, await sinks.command(name, command, await bodyOf(c), c.req.raw.signal))
+  })
+}
+
+/** Throws unless the request comes from an administrator. */
+export async function forAdmins(c: Context, { authorize, unready }: Pick<SinkRouteParts, 'authorize' | 'unready'>): Promise<Grant> {
+  const unable = unready()
+  if (unable !== undefined) throw new SyncError(unable, 'the relay takes no requests now')
+  const grant = await authorize(authRequest(c))
+  if (grant.admin !== true)
+    throw new SyncError(
+      'forbidden',
+      `${grant.principal} is no administrator: this needs a token with admin, or the secret in the data folder`,
+    )
+  return grant
+}
+
+function answered(c: Context, answer: unknown): Response {
+  return c.json(answer as object, 200, NO_STORE)
+}
+
+async function bodyOf(c: Context): Promise<JsonValue | undefined> {
+  if (Number(c.req.header('content-length') ?? 0) > MAX_BODY) throw new SyncError('too_large', `the body is above ${MAX_BODY} bytes`)
+  const text = await c.req.text()
+  if (text.length > MAX_BODY) throw new SyncError('too_large', `the body is above ${MAX_BODY} bytes`)
+  if (text.trim() === '') return undefined
+  try {
+    return JSON.parse(text) as JsonValue
+  } catch (cause) {
+    throw new SyncError('bad_option', 'the body is no JSON', { cause })
+  }
+}
