@@ -43,7 +43,7 @@ export function planMirror(db: Database.Database, { collections }: Pick<SinkCont
 
 /** Prepares the file and takes the next fence. */
 export function beginMirror(db: Database.Database, context: SinkContext): { readonly standing: SinkStanding; readonly fence: number } {
-  const { name, collections, log, adopt } = context
+  const { name, collections, log, adopt, forward } = context
   return db
     .transaction(() => {
       const changes = planMirror(db, context)
@@ -57,7 +57,9 @@ export function beginMirror(db: Database.Database, context: SinkContext): { read
       }
       const declared = canonicalJson(collections)
       const fence = (row?.fence ?? 0) + 1
-      const stands = row?.log === log && changes.length === 0 && row.collections === declared
+      // Events are not written anew: with strategy 'actions' a table that was dropped or widened holds what comes from now on.
+      const isKept = forward.strategy === 'actions' || (changes.length === 0 && row?.collections === declared)
+      const stands = row?.log === log && isKept
       const place = stands ? placeOf(row) : undefined
       db.prepare(
         `INSERT INTO rejoin_cursor (sink, log, fence, version, stamp, view, mark, refreshed, collections) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
