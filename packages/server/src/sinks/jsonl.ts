@@ -97,8 +97,8 @@ export function createJsonl(options: Readonly<Record<string, unknown>>, context:
 function ours(cursor: CursorFile | undefined, path: string, { name, log, adopt }: Told): CursorFile | undefined {
   if (cursor === undefined || (cursor.log === log && cursor.sink === name)) return cursor
   if (adopt) return { ...cursor, place: undefined }
-  const whose = cursor.log === log ? `the sink ${cursor.sink}` : `the log ${cursor.log}, but this is the log ${log}`
-  throw new SyncError('bad_option', `sink ${name}: ${path} is written from ${whose}; name another file, or adopt this one`)
+  const whose = cursor.log === log ? `the sink ${cursor.sink}` : `another log (${cursor.log}; this is ${log})`
+  throw new SyncError('bad_option', `sink ${name}: ${path} belongs to ${whose}; name another file, or adopt this one`)
 }
 
 /**

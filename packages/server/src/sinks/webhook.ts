@@ -103,7 +103,6 @@ export function createWebhook(options: Readonly<Record<string, unknown>>, world:
       return refused
     },
     moved: async () => taken.clear(),
-    plan: async () => [`POST ${url.origin} for every row`],
     close: async () => poster.close(),
   }
 }

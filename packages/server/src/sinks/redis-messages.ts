@@ -1,0 +1,82 @@
+/**
+ * The other two modes of Redis: a stream per target for every row or event, and caches whose keys are deleted.
+ */
+import { canonicalJson } from '@rejoin/shared'
+import type { Delivery } from './delivery.ts'
+import { messageOf } from './message.ts'
+import type { Begun, Link } from './redis-link.ts'
+import { beginCursor, moveCursor, namesOf } from './redis-link.ts'
+import { PUBLISH } from './redis-scripts.ts'
+import type { Key, SinkContext } from './sink.ts'
+
+/** Messages, or keys, of one call. */
+const MAX_CALL = 250
+
+/** A stream `<prefix><target>` whose entries have the fields id, version and message. `maxLength` 0: without end. */
+export function createRedisStream(
+  { prefix, maxLength }: { readonly prefix: string; readonly maxLength: number },
+  context: Pick<SinkContext, 'name' | 'log' | 'adopt' | 'collections'>,
+  connect: () => Promise<Link>,
+): Delivery {
+  const names = namesOf(prefix, context.name)
+  const streams = Object.keys(context.collections).map((target) => `${prefix}${target}`)
+  let link: Link | undefined
+  let begun: Begun | undefined
+  const open = async (): Promise<Link> => (link ??= await connect())
+  return {
+    begin: async () => {
+      link?.close()
+      link = undefined
+      begun = await beginCursor(await open(), names, context, canonicalJson({ as: 'stream', prefix }))
+      return begun
+    },
+    deliver: async (rows, { to }, signal) => {
+      for (let i = 0; i < rows.length; i += MAX_CALL) {
+        signal.throwIfAborted()
+        const part = rows.slice(i, i + MAX_CALL)
+        const given = part.flatMap((row) => {
+          const message = messageOf(row, to)
+          return [message.id, `${message.version}`, JSON.stringify(message)]
+        })
+        const keys = [names.cursor, names.recent, ...part.map(({ key }) => `${prefix}${key.collection}`)]
+        const answer = await (await open()).run(PUBLISH, keys, [`${begun?.fence ?? 0}`, `${to.version}`, `${maxLength}`, ...given])
+        if (answer === 'fenced' || answer === 'lost') return answer
+      }
+      return []
+    },
+    moved: async (place) => moveCursor(await open(), names, begun?.fence ?? 0, place),
+    drop: async () => {
+      await (await open()).command('UNLINK', names.cursor, names.graves, names.recent, ...streams)
+    },
+    close: async () => link?.close(),
+  }
+}
+
+/** Deletes the keys that the templates name for each row that changed: `cache:pets:{document}:{id}`. Keeps nothing there. */
+export function createRedisInvalidation(templates: readonly string[], connect: () => Promise<Link>): Delivery {
+  let link: Link | undefined
+  const open = async (): Promise<Link> => (link ??= await connect())
+  return {
+    begin: async () => {
+      link?.close()
+      link = undefined
+      await open()
+      return {}
+    },
+    deliver: async (rows, _, signal) => {
+      const keys = [...new Set(rows.flatMap(({ key }) => templates.map((template) => filled(template, key))))]
+      for (let i = 0; i < keys.length; i += MAX_CALL) {
+        signal.throwIfAborted()
+        await (await open()).command('UNLINK', ...keys.slice(i, i + MAX_CALL))
+      }
+      return []
+    },
+    close: async () => link?.close(),
+  }
+}
+
+function filled(template: string, { collection, document, id }: Key): string {
+  return template.replaceAll(/\{(collection|document|id)\}/gu, (_, name: string) =>
+    name === 'id' ? id : name === 'document' ? document : collection,
+  )
+}

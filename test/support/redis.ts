@@ -1,0 +1,74 @@
+/**
+ * Looking into a Redis from a test, without the sink's code.
+ */
+import { createClient } from '@redis/client'
+import type { JsonValue, RecordValue, Schema } from '@rejoin/shared'
+import type { Key } from '#server/sinks/sink.js'
+import { compareKeys } from '#server/view/view.js'
+import { petKey } from './deliveries.ts'
+
+/** Runs commands on one database, each with its answer in the second revision of the protocol. */
+export async function redisCommands<T = unknown>(url: string, ...commands: readonly (readonly string[])[]): Promise<T[]> {
+  const client = createClient({ url, RESP: 2, socket: { reconnectStrategy: false } })
+  client.on('error', () => undefined)
+  await client.connect()
+  try {
+    const answers: T[] = []
+    for (const command of commands) answers.push(await client.sendCommand<T>([...command]))
+    return answers
+  } finally {
+    client.destroy()
+  }
+}
+
+/** Rows as their reader sees them, by the names of their keys, ordered. Ids above the limit of a name are looked up in the index of the sink `name`. */
+export async function redisRows(
+  url: string,
+  { collections }: Schema,
+  as: 'hash' | 'json',
+  name: string,
+): Promise<{ readonly key: Key; readonly value: RecordValue }[]> {
+  const [names = []] = await redisCommands<string[]>(url, ['KEYS', '*'])
+  const rows: { key: Key; value: RecordValue }[] = []
+  for (const redisKey of names.filter((each) => !each.startsWith('rejoin:'))) {
+    const [collection = '', address = ''] = redisKey.split(':')
+    const key = address.startsWith('~') ? await longKey(url, name, collection) : keyOf(collection, address)
+    const [reply] = await redisCommands<string[] & string>(url, as === 'hash' ? ['HGETALL', redisKey] : ['GET', redisKey])
+    const { rejoin_version: _, ...value } =
+      as === 'hash' ? fromHash(reply ?? [], collections[collection]?.fields ?? {}) : (JSON.parse(reply ?? '') as RecordValue)
+    rows.push({ key, value })
+  }
+  return rows.sort((a, b) => compareKeys(a.key, b.key))
+}
+
+function keyOf(collection: string, address: string): Key {
+  const [document = '', id = ''] = address.split('/').map(decodeURIComponent)
+  return petKey(id, document, collection)
+}
+
+async function longKey(url: string, name: string, collection: string): Promise<Key> {
+  const [members = []] = await redisCommands<string[]>(url, ['ZRANGE', `rejoin:${name}:keys:${collection}`, '0', '-1'])
+  const [document = '', id = ''] = (members.find((member) => member.length > 1000) ?? '').split('\0')
+  return petKey(id, document, collection)
+}
+
+function fromHash(list: readonly string[], fields: Readonly<Record<string, { readonly kind: string }>>): RecordValue {
+  const found = new Map<string, string>()
+  for (let i = 0; i < list.length; i += 2) found.set(list[i] ?? '', list[i + 1] ?? '')
+  return Object.fromEntries(
+    Object.entries(fields).map(([field, { kind }]): [string, JsonValue] => {
+      const text = found.get(field)
+      if (text === undefined) return [field, null]
+      return [field, ['number', 'boolean', 'json'].includes(kind) ? jsonOr(text) : text]
+    }),
+  )
+}
+
+/** A text in a json field stands there without quotes. */
+function jsonOr(text: string): JsonValue {
+  try {
+    return JSON.parse(text) as JsonValue
+  } catch {
+    return text
+  }
+}
