@@ -85,12 +85,12 @@ export const WITHOUT_JOINS: readonly (readonly Projection[])[] = [[], [towns, mo
 const DOCUMENTS = ['a', 'b'] as DocumentId[]
 
 /** Names that are hard to keep apart and in order. */
-const petId = fc.constantFrom('1', '1-1', '1/1', 'ü')
+const petId = fc.oneof({ weight: 2, arbitrary: fc.constant('1') }, { weight: 1, arbitrary: fc.constantFrom('1-1', '1/1', 'ü') })
 const ownerId = fc.constantFrom('o', 'p', '1')
 
 const pet = fc.record({
   clinic: fc.constantFrom('a', 'b', null),
-  name: fc.constantFrom('Rex', 'bad', 'hidden', 'Tom', null),
+  name: fc.constantFrom('Rex', 'bad', 'bad', 'hidden', 'Tom', null),
   ownerId: fc.oneof(ownerId, fc.constant(null)),
   tags: fc.constantFrom(null, [], ['x'], ['x', 'y'], ['y', '-']),
 })

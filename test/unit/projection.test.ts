@@ -35,10 +35,8 @@ describe('what select returns', () => {
     expect(JSON.stringify(made)).toBe('{"rows":[{"value":{"a":[null,null,null],"b":0,"d":{"y":1,"z":"x\ufffd"},"nul":"a\\u0000b"}}]}')
     fc.assert(
       fc.property(
-        fc.dictionary(
-          fc.string().filter((name) => name !== '__proto__'),
-          fc.jsonValue({ maxDepth: 3 }),
-        ),
+        // A key that no row may have, see below.
+        fc.dictionary(fc.string(), fc.jsonValue({ maxDepth: 3 })).filter((row) => !JSON.stringify(row).includes('__proto__')),
         (value) => {
           const outcome = select(() => value)
           if (outcome === undefined || 'error' in outcome) throw new Error(outcome?.error)

@@ -49,7 +49,10 @@ export function chooseCut(
   }
 }
 
-/** From T as of `from` to T as of `to`. Rows that did not change are left out unless a commit up to `attempted`, above `from`, may have happened without its cursor. */
+/**
+ * From T as of `from` to T as of `to`. Rows that did not change are left out unless a commit up to `attempted`, above `from`, may have happened without its cursor. Where a record is several
+ * parts, `attempted` is the end of every such commit: one that failed is tried again to the same version before another.
+ */
 export async function deriveState(
   view: View,
   transform: Transform,
