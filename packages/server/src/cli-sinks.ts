@@ -15,6 +15,8 @@ import type { ProofResult, RepairResult } from './forwarding/proof.ts'
 interface Found {
   readonly text: string
   readonly json: unknown
+  /** For people, beside what was asked for. */
+  readonly notes?: readonly string[] | undefined
   readonly bad?: boolean | undefined
 }
 
@@ -25,6 +27,8 @@ interface SinkFlags extends RelayFlags {
 /** Where output goes, and how the process ends. */
 export interface Terminal {
   write(text: string): void
+  /** To standard error. */
+  note(text: string): void
   /** Exit 1: what was asked has a bad answer. From `asking` on, what cannot be asked or answered at all is exit 2. */
   fail(): void
   asking(): void
@@ -69,12 +73,12 @@ export function addSinkCommands(program: Command, terminal: Terminal): void {
       .argParser((value: string, before: readonly string[] | undefined) => [...(before ?? []), value])
   add('verify', 'Proves that it equals the documents. Exit 1 when it does not.', async (relay, path, sink, { proof }) => {
     const result = (await relay.json(`${path}/verify`, proof === undefined ? {} : { proofs: proof })) as ProofResult
-    return { text: proofText(sink, result), json: result, bad: !holds(result) }
+    return { text: proofText(sink, result), json: result, notes: result.reasons, bad: !holds(result) }
   }).addOption(proofs())
   add('repair', 'Writes what differs, and verifies again.', async (relay, path, sink, { proof }) => {
     const result = (await relay.json(`${path}/repair`, proof === undefined ? {} : { proofs: proof })) as RepairResult
     const text = `${sink}: ${result.repaired} rows repaired\n${proofText(sink, result.after)}`
-    return { text, json: result, bad: !holds(result.after) }
+    return { text, json: result, notes: result.after.reasons, bad: !holds(result.after) }
   }).addOption(proofs())
   addDead(add)
   steer('adopt', 'Takes a destination over that another log wrote; it is refreshed.')
@@ -136,6 +140,7 @@ function shown(report: SinkReport): Found {
 
 function show(terminal: Terminal, { json }: SinkFlags, found: Found): void {
   terminal.write(json === true ? `${JSON.stringify(found.json)}\n` : found.text)
+  if (json !== true) for (const note of found.notes ?? []) terminal.note(`${note}\n`)
   if (found.bad === true) terminal.fail()
 }
 

@@ -49,7 +49,7 @@ export function planText(name: string, { statements, rows, state }: SinkPlan): s
 
 /** `warehouse: equal at version N (R rows, 0 parked)`, or what differs. */
 export function proofText(name: string, result: ProofResult): string {
-  const { version, rows, parked, proofs, equal, differences, reasons } = result
+  const { version, rows, parked, proofs, equal, differences } = result
   const counts = `at version ${version} (${rows} rows, ${parked.total} parked)`
   const asked = Object.entries(proofs).filter(([, verdict]) => verdict !== 'not asked')
   const partly = asked.length > 0 && asked.every(([, verdict]) => verdict === 'equal')
@@ -62,7 +62,6 @@ export function proofText(name: string, result: ProofResult): string {
   if (more > 0) lines.push(`  and ${more} more`)
   for (const { key, reason } of parked.first) lines.push(`  parked ${key.collection} ${key.document}/${key.id}: ${reason}`)
   if (parked.total > parked.first.length) lines.push(`  and ${parked.total - parked.first.length} more parked`)
-  for (const reason of reasons) lines.push(`  ${reason}`)
   return `${lines.join('\n')}\n`
 }
 

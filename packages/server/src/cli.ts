@@ -1,12 +1,13 @@
 #!/usr/bin/env node
 /**
- * The `rejoin` command: `serve` runs a relay, `token` signs a JSON Web Token, `sinks` steers a relay that runs. Standard output is for programs, standard error for people and logs.
+ * The `rejoin` command: `serve` runs a relay, `token` signs a JSON Web Token, `sinks` and `tail` steer and read a relay that runs. Standard output is for programs, standard error for people and logs.
  */
 import { Command, CommanderError, Option } from 'commander'
 import { pino } from 'pino'
 import { ERRORS, toSyncError } from '@rejoin/shared'
 import type { Terminal } from './cli-sinks.ts'
 import { addSinkCommands } from './cli-sinks.ts'
+import { addTailCommand } from './cli-tail.ts'
 import type { ServeFlags } from './config.ts'
 import { gatherOptions, readSecretFile } from './config.ts'
 import { createServer, isTaken } from './server.ts'
@@ -51,6 +52,7 @@ program
 let failed = FAILED
 const terminal: Terminal = {
   write: (text) => void process.stdout.write(text),
+  note: (text) => void process.stderr.write(text),
   fail: () => {
     process.exitCode = FAILED
   },
@@ -59,6 +61,7 @@ const terminal: Terminal = {
   },
 }
 addSinkCommands(program, terminal)
+addTailCommand(program, terminal)
 
 for (const command of program.commands) for (const each of [command, ...command.commands]) each.exitOverride()
 

@@ -14,6 +14,7 @@ import { createDocumentReader } from './documents/read.ts'
 import { startDownstream } from './downstream.ts'
 import { relayFigures } from './figures.ts'
 import { createApp } from './http/app.ts'
+import { createChangeFeeds } from './http/changes.ts'
 import { checkedAuthorize, grantProblem } from './http/authorize.ts'
 import { createMetrics } from './http/metrics.ts'
 import { originPolicy, originProblem } from './http/origin.ts'
@@ -31,7 +32,7 @@ import { openSqliteLog } from './storage/sqlite.ts'
 
 /** A relay without a port. */
 export interface Relay {
-  /** Everything over plain HTTP: `/healthz`, `/readyz`, `/metrics`, `/v1/documents/<id>`, `/v1/sinks`. */
+  /** Everything over plain HTTP: `/healthz`, `/readyz`, `/metrics`, `/v1/documents/<id>`, `/v1/sinks`, `/v1/changes`. */
   readonly app: Hono
   /** Takes an upgrade request of `/sync` and `/y/<document>`; false when the address is not one of its own, and the socket is still the caller's. */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): boolean
@@ -108,6 +109,9 @@ function relayOn(stored: Log, options: Options, started: Started): Relay {
   const authorize = checkedAuthorize(auth, systemClock)
   const origin = originPolicy(options)
   const authorizeOperator = withSecret(makeSecret(data), authorize)
+  const changes =
+    forwarding &&
+    createChangeFeeds({ authorize: authorizeOperator, clock: systemClock, read: (request, signal) => forwarding.changes(request, signal) })
   let unready: ErrorCode | undefined
   let closing = false
   const presence = createPresence({ clock: systemClock, limits })
@@ -160,7 +164,12 @@ function relayOn(stored: Log, options: Options, started: Started): Relay {
     origin,
     metrics,
     documents,
-    control: downstream && { authorize: authorizeOperator, sinks: downstream.control },
+    changes,
+    control: downstream && {
+      authorize: authorizeOperator,
+      sinks: downstream.control,
+      receipts: { authorize: authorizeOperator, clock: systemClock, rungs: downstream.forwarding, lineage: async (id) => (await log.head(id))?.lineage },
+    },
     unready: () => unready,
     failed: (error) => logger.error({ code: error.code, reason: error.reason }, 'a request failed'),
   })
@@ -182,6 +191,7 @@ function relayOn(stored: Log, options: Options, started: Started): Relay {
       if (problem !== undefined) throw new SyncError('bad_option', `regrant: this is no grant: ${problem}`)
       core.regrant(principal, grant)
       ySockets.regrant(principal, grant)
+      changes?.regrant(principal, grant)
     },
     async close() {
       unready ??= 'draining'

@@ -15,14 +15,15 @@ import { startForwarder } from './interim.ts'
 import type { PlainSpec } from './plain.ts'
 import { runningForward } from './plain.ts'
 import { planSink } from './plan.ts'
-import type { Prover } from './proof.ts'
+import type { ProverParts } from './proof.ts'
+import { createProver } from './prover.ts'
 
 /** What a sink needs to run. */
 export interface RunningParts {
   readonly name: string
   readonly spec: PlainSpec
   readonly schema: Schema
-  readonly log: string
+  readonly log: ProverParts['log'] & { readonly id: string }
   readonly view: ViewStore
   readonly notes: SinkNotes
   readonly select: CallSelect
@@ -31,6 +32,8 @@ export interface RunningParts {
   readonly random: Random
   /** The cursor of the sink that this one may not pass. */
   readonly ceiling?: (() => number | undefined) | undefined
+  /** No version that there is now is trimmed until the function it gives is called. */
+  readonly hold: () => () => void
   /** After each commit. Must not throw. */
   readonly onCommit: () => void
 }
@@ -52,7 +55,7 @@ export function startSink(parts: RunningParts): RunningSink {
     name,
     collections: transform.targets,
     untyped: transform.untyped,
-    log,
+    log: log.id,
     adopt,
     forward,
     notes,
@@ -62,7 +65,7 @@ export function startSink(parts: RunningParts): RunningSink {
     view,
     transform,
     forward,
-    log,
+    log: log.id,
     notes,
     open: ({ adopt }) => openSinkOf(spec, context(adopt)),
     clock,
@@ -70,20 +73,21 @@ export function startSink(parts: RunningParts): RunningSink {
     ceiling: parts.ceiling,
     onCommit: parts.onCommit,
   })
-  const prover: Prover | undefined = undefined as Prover | undefined
+  const openBeside = (): Promise<Sink> => openSinkOf(spec, context(false))
+  const prover = createProver({ name, schema, forward, log, view, transform, forwarder, open: openBeside, notes, clock, hold: parts.hold })
 
   const report = (): SinkReport => ({
     name,
     kind: basename(new URL(spec.module).pathname).replace(/\.[cm]?[jt]s$/u, ''),
     targets: Object.keys(transform.targets),
     ...forwarder.status(),
-    proof: prover?.last() ?? null,
+    proof: prover.last() ?? null,
   })
   const run = async (command: SinkCommand, signal: AbortSignal): Promise<unknown> => {
     switch (command.type) {
       case 'plan':
         return planOf({
-          open: () => openSinkOf(spec, context(false)),
+          open: openBeside,
           view,
           transform,
           forwarder,
@@ -91,9 +95,9 @@ export function startSink(parts: RunningParts): RunningSink {
           signal,
         })
       case 'verify':
-        return proverOf(prover, name).verify({ proofs: command.proofs, signal })
+        return prover.verify({ proofs: command.proofs, signal })
       case 'repair':
-        return proverOf(prover, name).repair({ proofs: command.proofs, signal })
+        return prover.repair({ proofs: command.proofs, signal })
       case 'dead':
         return notes.letters(command.limit, command.after)
       case 'requeue':
@@ -117,7 +121,7 @@ export function startSink(parts: RunningParts): RunningSink {
     report,
     command: (command, signal) => run(command, signal) as Promise<SinkAnswer<typeof command>>,
     stop: async () => {
-      await prover?.stop()
+      await prover.stop()
       await forwarder.stop()
     },
   }
@@ -141,11 +145,6 @@ async function planOf({
   } finally {
     await sink.close()
   }
-}
-
-function proverOf(prover: Prover | undefined, name: string): Prover {
-  if (prover === undefined) throw new SyncError('internal', `sink ${name} has no prover`)
-  return prover
 }
 
 async function openSinkOf(spec: PlainSpec, context: SinkContext): Promise<Sink> {

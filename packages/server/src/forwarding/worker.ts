@@ -1,12 +1,13 @@
 /**
  * The thread that projects and forwards (steps 7 and 8 of the path). Y.Docs are built here, never on the relay's thread.
  */
+import { dirname, join } from 'node:path'
 import { parentPort, workerData } from 'node:worker_threads'
 import { SyncError, systemClock, toSyncError } from '@rejoin/shared'
 import { loadConfig } from '../load.ts'
 import type { Pump, PumpState } from '../pump.ts'
 import type { SinkSpec } from '../sinks/sink.ts'
-import { createMemoryNotes } from '../storage/notes-memory.ts'
+import { openSqliteNotes } from '../storage/notes-sqlite.ts'
 import { openSqliteSource } from '../storage/sqlite-source.ts'
 import { openSqliteView } from '../storage/view-sqlite.ts'
 import { startProjector } from '../view/projector.ts'
@@ -43,6 +44,8 @@ async function run(port: Port, setup: WorkerSetup): Promise<void> {
   const loaded = await loadFunctions(setup, tell)
   const log = openSqliteSource(logDirectory)
   const view = openSqliteView(viewPath)
+  const notes = openSqliteNotes(join(dirname(viewPath), 'sinks.db'))
+  const holds = createHolds(view)
   if (slow.length > 0) view.setSlow(slow.reduce(withSlow, view.slow()))
   const turns = refuseSlow(view.slow(), systemClock, tellTurns(turn))
   const times = { clock: systemClock, random: Math.random }
@@ -65,7 +68,7 @@ async function run(port: Port, setup: WorkerSetup): Promise<void> {
   )
   for (const [name, spec] of Object.entries(setup.sinks)) {
     const { after } = spec.forward
-    const parts = { ...times, name, spec, schema, log: log.id, view, notes: createMemoryNotes(), ...functionsOf(name) }
+    const parts = { ...times, name, spec, schema, log, view, notes: notes.of(name), hold: holds.take, ...functionsOf(name) }
     sinks.set(name, startSink({ ...parts, onCommit: moved, ceiling: after === undefined ? undefined : () => sinks.get(after)?.cursor() }))
   }
   // A view that is new counts from above what its destinations carry, so that no version is given twice even when the old view was lost.
@@ -84,7 +87,7 @@ async function run(port: Port, setup: WorkerSetup): Promise<void> {
     if (!closing) projector = startProjector({ ...times, log, view, schema, turns, onCommit: grown })
   }
   void project()
-  const stopTrimming = trimRegularly(view, sinks, setup.historyMs)
+  const stopTrimming = trimRegularly(view, { sinks, holds, historyMs: setup.historyMs })
 
   const status = (): WorkerStatus => ({
     view: viewStatus(view, projector?.state),
@@ -104,6 +107,7 @@ async function run(port: Port, setup: WorkerSetup): Promise<void> {
     calls.failAll(new SyncError('closed', 'the worker is closing'))
     await Promise.all([projector?.stop(), ...[...sinks.values()].map((sink) => sink.stop())])
     view.close()
+    notes.close()
     log.close()
     tell({ type: 'closed' })
     port.close()
@@ -201,19 +205,41 @@ async function readWaiting(
 }
 
 /** Drops what is old and no sink asks for any more, a slice at a time. A sink that is not there holds MAX_HISTORY versions. */
-function trimRegularly(view: ViewStore, sinks: ReadonlyMap<string, RunningSink>, historyMs: number): () => void {
+function trimRegularly(
+  view: ViewStore,
+  { sinks, holds, historyMs }: { readonly sinks: ReadonlyMap<string, RunningSink>; readonly holds: Holds; readonly historyMs: number },
+): () => void {
   let cancel = (): void => {}
   const tick = (): void => {
     const head = view.head() ?? 0
     const old = view.versionAt(systemClock.now() - historyMs) ?? 0
     const needs = [...sinks.values()].map((sink) => sink.needs() ?? 0)
     // A version is still read while a commit is under way: the last cursor is left.
-    if (head > 0) view.trim(Math.min(head, Math.max(head - MAX_HISTORY, Math.min(old, ...needs))), TRIM_ROWS)
+    if (head > 0) view.trim(Math.min(head, holds.lowest(), Math.max(head - MAX_HISTORY, Math.min(old, ...needs))), TRIM_ROWS)
     cancel = systemClock.after(TRIM_EVERY, tick)
   }
   cancel = systemClock.after(TRIM_EVERY, tick)
   return () => {
     cancel()
+  }
+}
+
+/** Who reads versions for longer than a turn of the thread. */
+interface Holds {
+  /** From what is the oldest now on, everything is kept until the function it gives is called. */
+  readonly take: () => () => void
+  lowest(): number
+}
+
+function createHolds(view: Pick<ViewStore, 'oldest'>): Holds {
+  const held = new Set<{ readonly version: number }>()
+  return {
+    take: () => {
+      const hold = { version: view.oldest() }
+      held.add(hold)
+      return () => void held.delete(hold)
+    },
+    lowest: () => Math.min(...[...held].map(({ version }) => version)),
   }
 }
 

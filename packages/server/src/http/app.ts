@@ -9,6 +9,7 @@ import { ERRORS, SyncError, parseDocumentId, toSyncError } from '@rejoin/shared'
 import type { AuthRequest, Grant } from '../relay/grant.ts'
 import { accessOf } from '../relay/grant.ts'
 import { authRequest, refusal } from './answer.ts'
+import type { ChangeFeeds } from './changes.ts'
 import type { Metrics } from './metrics.ts'
 import type { OriginPolicy } from './origin.ts'
 import { originProblem } from './origin.ts'
@@ -31,6 +32,8 @@ export interface AppParts {
   readonly metrics: Metrics
   /** `/v1/sinks`; absent when the relay has no schema, and so no sinks. */
   readonly control?: Omit<SinkRouteParts, 'unready'> | undefined
+  /** `/v1/changes`; likewise. */
+  readonly changes?: ChangeFeeds | undefined
   /** Why the relay takes no requests now (`draining`, `storage_failed`, …), or undefined when it does. */
   readonly unready: () => ErrorCode | undefined
   /** Told of errors that are nobody's fault but ours. */
@@ -57,7 +60,7 @@ export function createApp(parts: AppParts): Hono {
     // A page whose Origin was let through may read the answer.
     if (origin !== undefined) {
       c.header('Access-Control-Allow-Origin', origin)
-      c.header('Access-Control-Expose-Headers', 'Rejoin-Seq')
+      c.header('Access-Control-Expose-Headers', 'Rejoin-Seq, Rejoin-Cursor')
       c.header('Vary', 'Origin', { append: true })
     }
   })
@@ -75,6 +78,7 @@ export function createApp(parts: AppParts): Hono {
     }),
   )
   app.get(`${DOCUMENTS}*`, (c) => answerDocument(c, parts))
+  parts.changes?.addTo(app, parts.unready)
   if (parts.control !== undefined) addSinkRoutes(app, { ...parts.control, unready: parts.unready })
   return app
 }

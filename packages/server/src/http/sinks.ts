@@ -6,6 +6,8 @@ import type { ErrorCode, JsonValue } from '@rejoin/shared'
 import { SyncError } from '@rejoin/shared'
 import type { AuthRequest, Grant } from '../relay/grant.ts'
 import { authRequest } from './answer.ts'
+import type { ReceiptParts } from './receipts.ts'
+import { answerReceipt } from './receipts.ts'
 
 /** What the routes call. Rejects with `SyncError`: `not_found` for a sink or command that there is none, `bad_option` for arguments that cannot be meant. */
 export interface SinkControl {
@@ -19,6 +21,8 @@ export interface SinkRouteParts {
   /** Who it is; the secret of the data folder counts as an administrator. */
   readonly authorize: (request: AuthRequest) => Promise<Grant>
   readonly sinks: SinkControl
+  readonly receipts: ReceiptParts
+  /** Why the relay takes no requests now. */
   readonly unready: () => ErrorCode | undefined
 }
 
@@ -27,40 +31,51 @@ const NO_STORE = { 'Cache-Control': 'no-store' }
 
 /** Adds the routes. */
 export function addSinkRoutes(app: Hono, parts: SinkRouteParts): void {
-  const { sinks } = parts
-  app.use('/v1/sinks/*', (c, next) => forAdmins(c, parts).then(next))
+  const { sinks, receipts } = parts
   app.get('/v1/sinks', async (c) => {
     await forAdmins(c, parts)
     return c.json({ sinks: await sinks.list() }, 200, NO_STORE)
   })
   app.get('/v1/sinks/:name', async (c) => {
     const name = c.req.param('name')
+    // Who waits for their own edit is no operator.
+    if (c.req.query('after') !== undefined) {
+      refuseUnready(parts)
+      return answerReceipt(c, name, receipts)
+    }
+    await forAdmins(c, parts)
     const found = (await sinks.list()).find((sink) => sink.name === name)
     if (found === undefined) throw new SyncError('not_found', `there is no sink ${JSON.stringify(name.slice(0, 100))}`)
     return c.json(found, 200, NO_STORE)
   })
   app.get('/v1/sinks/:name/dead', async (c) => {
+    await forAdmins(c, parts)
     const { limit, ...rest } = c.req.query()
     const body = { ...rest, ...(limit === undefined ? {} : { limit: Number(limit) }) }
     return answered(c, await sinks.command(c.req.param('name'), 'dead', body, c.req.raw.signal))
   })
   app.post('/v1/sinks/:name/:command', async (c) => {
+    await forAdmins(c, parts)
     const { name, command } = c.req.param()
     return answered(c, await sinks.command(name, command, await bodyOf(c), c.req.raw.signal))
   })
 }
 
 /** Throws unless the request comes from an administrator. */
-export async function forAdmins(c: Context, { authorize, unready }: Pick<SinkRouteParts, 'authorize' | 'unready'>): Promise<Grant> {
-  const unable = unready()
-  if (unable !== undefined) throw new SyncError(unable, 'the relay takes no requests now')
-  const grant = await authorize(authRequest(c))
+async function forAdmins(c: Context, parts: SinkRouteParts): Promise<Grant> {
+  refuseUnready(parts)
+  const grant = await parts.authorize(authRequest(c))
   if (grant.admin !== true)
     throw new SyncError(
       'forbidden',
       `${grant.principal} is no administrator: this needs a token with admin, or the secret in the data folder`,
     )
   return grant
+}
+
+function refuseUnready({ unready }: SinkRouteParts): void {
+  const code = unready()
+  if (code !== undefined) throw new SyncError(code, 'the relay takes no requests now')
 }
 
 function answered(c: Context, answer: unknown): Response {
