@@ -22,7 +22,7 @@ const KEY: Key = { collection: 'pets', document: 'd' as DocumentId, id: '1' }
 const select = (
   given: (input: Readonly<Record<string, unknown>>) => unknown,
   parts = false,
-  fields: Parameters<typeof runSelect>[0]['fields'] = undefined,
+  fields?: Parameters<typeof runSelect>[0]['fields'],
 ) => runSelect({ select: given, parts, fields }, [{ key: KEY, input: {} }])[0]
 
 describe('what select returns', () => {
@@ -125,7 +125,7 @@ describe('a definition', () => {
   const base = { from: 'pets', revision: 1, select: () => null } as const
   const define = (options: object): string => {
     try {
-      defineProjection(schema, { ...base, ...options } as never)
+      defineProjection(schema, { ...base, ...options })
       return 'defined'
     } catch (error) {
       return error instanceof SyncError && error.code === 'bad_option' ? error.reason : String(error)
@@ -169,7 +169,7 @@ describe('a definition', () => {
   })
 
   it('changes its revision with what it says, and its source with its functions', () => {
-    const compiled = (options: object) => compileTransform(schema, [defineProjection(schema, { ...base, ...options } as never)])
+    const compiled = (options: object) => compileTransform(schema, [defineProjection(schema, { ...base, ...options })])
     const first = compiled({})
     for (const options of [
       { revision: 2 },
@@ -235,7 +235,7 @@ describe('T', () => {
     const transform = compileTransform(CLINIC, projections, async (index, inputs) => {
       calls.push([index, inputs.length])
       // As it crosses to another thread.
-      return structuredClone(runSelect(projections[index] as (typeof projections)[number], structuredClone(inputs) as typeof inputs))
+      return structuredClone(runSelect(projections[index] as (typeof projections)[number], structuredClone(inputs)))
     })
     const pets = Array.from({ length: 9 }, (_, i) => ({
       collection: 'pets',

@@ -87,6 +87,7 @@ export interface ProjectionOptions<
 export function defineProjection<
   S extends Schema,
   const From extends keyof S['collections'] & string,
+  // oxlint-disable-next-line typescript/no-generated-empty-object-type -- no joins are an object without keys
   const J extends Joins<S, From> = Readonly<Record<never, never>>,
   const As extends string = Singular<From>,
   F extends Fields | undefined = undefined,
@@ -180,7 +181,7 @@ function refProblem({ collections }: Schema, from: string, name: string, given: 
   if (!Object.hasOwn(collections, collection)) return `join.${name}: ${JSON.stringify(collection)} is no collection of the schema`
   const names = [field, ...(document !== undefined && 'field' in document ? [document.field] : [])]
   const wrong = names.find((each) => !Object.hasOwn(fields, each) || fields[each]?.kind !== 'string')
-  if (wrong !== undefined) return `join.${name}: ${from}.${String(wrong)} has to be a field of kind string()`
+  if (wrong !== undefined) return `join.${name}: ${from}.${wrong} has to be a field of kind string()`
   const invalid = document !== undefined && 'id' in document ? documentIdProblem(document.id) : undefined
   return invalid === undefined ? undefined : `join.${name}: document ${JSON.stringify(document)}: ${invalid}`
 }

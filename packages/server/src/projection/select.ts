@@ -60,7 +60,7 @@ function rowsOf(output: unknown, parts: boolean, fields: DeclaredFields): readon
     const { part, value } = (typeof each === 'object' && each !== null ? each : {}) as { readonly part?: unknown; readonly value?: unknown }
     if (typeof part !== 'string' || part === '' || part.includes('/'))
       throw new Error(`a part is named by a string without '/'; this is ${shown(part)}`)
-    const name = String(toPlain(part))
+    const name = part.toWellFormed()
     if (seen.has(name)) throw new Error(`select returned the part ${shown(name)} twice`)
     seen.add(name)
     return { part: name, value: rowOf(value, fields) }

@@ -95,7 +95,9 @@ export function createMemoryView(id: string): ViewStore {
       versions
         .filter(({ version }) => version > after && version <= Math.min(upTo, head() ?? 0))
         .slice(0, limit)
-        .map(({ bytes: _, mark: __, ...entry }) => entry),
+        .map(({ version, partition, position, epoch, seq, document, actor, at, settled, keys }) => {
+          return { version, partition, position, epoch, seq, document, actor, at, settled, keys }
+        }),
     lag: (version) => {
       const behind = versions.filter((each) => each.version > version && each.version <= (head() ?? 0))
       return { entries: behind.length, bytes: behind.reduce((sum, { bytes }) => sum + bytes, 0), at: behind[0]?.at }

@@ -35,7 +35,10 @@ export function createHistory(db: Database.Database, { versions, head, oldest }:
       const keys = new Map<number, Key[]>(rows.map(({ version }) => [version, []]))
       const found = changes.all(versions.at(after)?.through ?? 0, rows.at(-1)?.through ?? 0) as (Key & { version: number })[]
       for (const { version, collection, document, id } of found) keys.get(version)?.push({ collection, document, id })
-      return rows.map(({ through: _, settled, ...row }) => ({ ...row, settled: settled === 1, keys: keys.get(row.version) ?? [] }))
+      return rows.map((row) => {
+        const { version, partition, position, epoch, seq, document, actor, at } = row
+        return { version, partition, position, epoch, seq, document, actor, at, settled: row.settled === 1, keys: keys.get(version) ?? [] }
+      })
     },
     lag: (version) => {
       const upTo = head() ?? 0
