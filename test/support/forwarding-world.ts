@@ -7,8 +7,11 @@ import * as Y from 'yjs'
 import type { Log } from '#server/log/log.js'
 import type { Forwarder } from '#server/forwarding/forwarder.js'
 import { startForwarder } from '#server/forwarding/forwarder.js'
+import { compileTransform } from '#server/projection/transform.js'
+import { forwardOf } from '#server/sinks/spec.js'
 import { createMemoryDisk } from '#server/storage/memory-disk.js'
 import { createMemoryLog } from '#server/storage/memory.js'
+import { createMemoryNotes } from '#server/storage/notes-memory.js'
 import { createMemoryView } from '#server/storage/view-memory.js'
 import type { Pump } from '#server/pump.js'
 import { startProjector } from '#server/view/projector.js'
@@ -45,6 +48,8 @@ export function createForwardingWorld({ chance, schema = RECORDS, makeView = cre
   const oracle: { readonly document: DocumentId; readonly records: ReadonlyMap<string, string> }[] = []
   const truths = new Map<DocumentId, Y.Doc>()
   const destination = createMemoryDestination()
+  const forward = forwardOf('memory', { transactional: true, strategies: ['state'], readable: true }, {})
+  const notes = createMemoryNotes()
   const trouble = { level: 0 }
   const problems: string[] = []
   const fail: Fail = (where) => {
@@ -201,12 +206,14 @@ export function createForwardingWorld({ chance, schema = RECORDS, makeView = cre
       })
       forwarder ??= startForwarder({
         view,
-        collections: schema.collections,
+        transform: compileTransform(schema, []),
+        forward: { ...forward, batch: { items: 1 + below(chance, 6), bytes: 3_000 } },
+        log: log.id,
+        notes,
         clock,
         random: chance,
         idle: 10_000,
-        limits: { items: 1 + below(chance, 6), bytes: 3_000 },
-        open: async () => openMemorySink(destination, sinkContext({ name: 'sink', collections: schema.collections, log: log.id })),
+        open: async () => openMemorySink(destination, sinkContext({ name: 'sink', collections: schema.collections, log: log.id, forward, notes })),
       })
       projector.poke()
     },

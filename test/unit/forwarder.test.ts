@@ -6,6 +6,9 @@ import { collection, defineSchema, string } from '@rejoin/shared'
 import { describe, expect, it } from 'vitest'
 import type { Forwarder } from '#server/forwarding/forwarder.js'
 import { startForwarder } from '#server/forwarding/forwarder.js'
+import { compileTransform } from '#server/projection/transform.js'
+import { forwardOf } from '#server/sinks/spec.js'
+import { createMemoryNotes } from '#server/storage/notes-memory.js'
 import { createMemoryView } from '#server/storage/view-memory.js'
 import type { RecordChange, ViewCommit } from '#server/view/view.js'
 import type { MemoryDestination } from '../support/memory-sink.ts'
@@ -14,9 +17,12 @@ import { createMemoryDestination, openMemorySink, rowsOf } from '../support/memo
 import { createVirtualClock } from '../support/virtual-clock.ts'
 
 const PETS = defineSchema({ pets: collection({ name: string() }) })
+const TRAITS = { transactional: true, strategies: ['state', 'actions'], readable: true } as const
 const NOTHING: ViewCommit = { entries: [], documents: [], places: [], misfits: [] }
 
 function makeWorld() {
+  const notes = createMemoryNotes()
+  const forward = forwardOf('memory', TRAITS, {})
   const clock = createVirtualClock()
   const view = createMemoryView('v')
   const destination = createMemoryDestination()
@@ -50,10 +56,13 @@ function makeWorld() {
     start: (to: MemoryDestination = destination, log = 'log'): Forwarder =>
       startForwarder({
         view,
-        collections: PETS.collections,
+        transform: compileTransform(PETS, []),
+        forward,
+        log,
+        notes,
         clock,
         random: () => 0.5,
-        open: async () => openMemorySink(to, sinkContext({ name: 'sink', collections: PETS.collections, log })),
+        open: async ({ adopt }) => openMemorySink(to, sinkContext({ name: 'sink', collections: PETS.collections, log, adopt, forward, notes })),
       }),
   }
 }
@@ -77,7 +86,14 @@ describe('the forwarder', () => {
     await clock.advance(10)
     expect(names(destination)).toEqual(['Rex 199'])
     expect(commits).toBe(2)
-    expect(forwarder.status()).toEqual({ state: 'current', cursor: 200, lag: 0, parked: { total: 0, first: [] }, error: undefined })
+    expect(forwarder.status()).toMatchObject({
+      state: 'current',
+      cursor: 200,
+      lag: { entries: 0, bytes: 0 },
+      parked: { total: 0, first: [] },
+      commits: 2,
+      error: undefined,
+    })
     await forwarder.stop()
     expect(forwarder.status().state).toBe('stopped')
   })
@@ -136,7 +152,7 @@ describe('the forwarder', () => {
     const forwarder = start()
     await forwarder.begun
     await clock.advance(60_000)
-    expect(forwarder.status()).toMatchObject({ state: 'failing', cursor: 0, lag: 1 })
+    expect(forwarder.status()).toMatchObject({ state: 'failing', cursor: 0, lag: { entries: 1 } })
     expect(forwarder.status().error).toMatch(/mirrors the log another/u)
     destination.log = undefined
     await clock.advance(60_000)

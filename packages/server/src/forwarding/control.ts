@@ -52,6 +52,8 @@ export interface Forwarder {
    * Undefined when that is not known: not a version this sink stood at within its last 1,000 commits, a destination that cannot be read back, strategy 'actions', or not counted yet.
    */
   digestAt(version: number): BigUint64Array | undefined
+  /** Counts the digest anew, from T: it was found wrong. Takes a while, in which `digestAt` says undefined. */
+  recount(): Promise<void>
   /** A repair: these keys of the destination are written between two commits as T gives them where the sink stands, whatever stamps lie there; a key that T does not give is removed. Rejects with `SyncError`. */
   write(keys: readonly Key[], how: { readonly force: true }): Promise<void>
   /** Stays as it is until `resume`, also across restarts. The destination is let go of. */

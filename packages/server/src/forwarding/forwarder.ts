@@ -1,231 +1,318 @@
 /**
- * Keeps one sink equal to the view (step 8 of the path), consistency `latest`: what changed since its cursor is read as of one cut, written stamped with it, and the
- * cursor moves with the rows. A destination that is new, wiped or changed is refreshed on the same path: every key of the view and every key of its own.
+ * Keeps one sink equal to the view (step 8 of the path): the loop that makes one commit after the other, what an operator may ask of it, and what it says of itself.
  */
-import type { Clock, Collections, Random } from '@rejoin/shared'
-import type { Batch, BatchLimits, Pump, PumpState, Written } from '../pump.ts'
+import { SyncError, toSyncError } from '@rejoin/shared'
+import type { Batch, Pump } from '../pump.ts'
 import { startPump } from '../pump.ts'
-import type { View } from '../view/view.ts'
-import { compareKeys, keyText } from '../view/view.ts'
-import type { Parked, Sink, SinkCommit, SinkPlace, SinkRow } from '../sinks/sink.ts'
+import type { SinkPlace } from '../sinks/sink.ts'
+import type { Forwarder, ForwarderOptions, RewindTarget, SinkState, SinkStatus } from './control.ts'
+import type { Applied, Engine, Held } from './engine.ts'
+import { createEngine } from './engine.ts'
+import type { Job } from './jobs.ts'
+import { discardJob, requeueJob, writeJob } from './jobs.ts'
+import type { Step } from './next.ts'
+import { isUsable, sweepOf } from './next.ts'
+import { createThrottle } from './throttle.ts'
 
-export interface ForwarderOptions {
-  readonly collections: Collections
-  readonly view: ForwardedView
-  /** Opens the destination: at the start, and again after every failure. */
-  readonly open: () => Promise<Sink>
-  readonly clock: Clock
-  readonly random: Random
-  /** Of one commit: rows, and bytes of their canonical JSON. One entry is never divided. @default { items: 5_000, bytes: 8 MiB } */
-  readonly limits?: BatchLimits | undefined
-  /** How often an idle forwarder looks whether the destination is still there and ours, in ms. @default 1_000 */
-  readonly idle?: number | undefined
-  /** After each commit. Must not throw. */
-  readonly onCommit?: (() => void) | undefined
+export type { Forwarder, ForwarderOptions, SinkStatus } from './control.ts'
+
+/** What an operator asked for and waits for. */
+interface Queued {
+  run(): Promise<Applied>
+  reject(error: unknown): void
 }
 
-/** What the forwarder asks of the view. */
-export type ForwardedView = View & {
-  /** Versions given from now on are above `version`: a destination already carries it as a stamp. */
-  raise(version: number): void
-}
+/** Asked for at once, at most. */
+const MAX_JOBS = 100
+/** Of so many commits one is followed by a slice of counting, while changes wait. */
+const COUNT_EVERY = 4
 
-/** What to know about a sink. */
-export interface SinkStatus {
-  /**
-   * 'starting': the destination or the view is not ready · 'refreshing': writing everything · 'behind': writing what changed · 'current' · 'failing': `error` says why,
-   * it tries again · 'fenced': another forwarder has taken over, this one stays still until it is started again · 'stopped'.
-   */
-  readonly state: 'starting' | 'refreshing' | 'behind' | 'current' | 'failing' | 'fenced' | 'stopped'
-  /** The version below which everything is in the destination, or parked. 0 until the destination is known, and while it is refreshed for the first time. */
-  readonly cursor: number
-  /** Versions between the cursor and the head of the view. */
-  readonly lag: number
-  readonly parked: { readonly total: number; readonly first: readonly Parked[] }
-  readonly error?: string | undefined
-}
-
-/** A running forwarder. */
-export interface Forwarder extends Pick<Pump, 'poke'> {
-  status(): SinkStatus
-  /** Resolves after the first attempt to begin, successful or not: if it was, the view's versions are now above the destination's stamps. */
-  readonly begun: Promise<void>
-  /** Versions up to here are no longer asked of the view; undefined when that is not known. */
-  needs(): number | undefined
-  /** Ends after the stage under way and closes the destination. */
-  stop(): Promise<void>
-}
-
-/** Where the destination stands; undefined: everything has to be written. */
-type Cursor = SinkPlace | undefined
+type Work = { readonly type: 'step'; readonly step: Step } | { readonly type: 'job'; readonly job: Queued } | { readonly type: 'again' }
 
 /** Starts forwarding. `poke` it when the view has grown. */
 export function startForwarder(options: ForwarderOptions): Forwarder {
-  const { view, open, onCommit } = options
-  let sink: Sink | undefined
-  let known: { readonly at: Cursor; readonly stamp: number } | undefined
-  const parked = new Map<string, Parked>()
-
+  const { view, transform, forward, notes, clock, onCommit } = options
+  const pace = createThrottle(clock, forward.rate)
+  const engine = createEngine({ ...options, onRows: (rows) => pace.count(rows) })
+  const jobs: Queued[] = []
+  let held = pausedIn(options)
+  let last: SinkPlace | undefined
+  let turn = 0
+  let isStopped = false
+  let busy: Promise<unknown> = Promise.resolve()
   let tellBegun = (): void => {}
   const begun = new Promise<void>((resolve) => {
     tellBegun = resolve
   })
+  if (held !== undefined) tellBegun()
 
-  const begin = async (): Promise<Cursor> => {
-    // After a failure nothing about the old connection is known.
-    known = undefined
-    await close()
-    sink = await open()
-    const { place, stamp, parked: stored } = await sink.begin()
-    parked.clear()
-    for (const each of stored) parked.set(keyText(each.key), each)
-    // Stamps of a view that was lost: this one counts on above them.
-    if (place?.view !== view.id) view.raise(stamp)
-    known = { at: place, stamp }
-    return place
+  const isLettingGo = (): boolean => held?.state === 'paused' || held?.state === 'fenced'
+  const open = (): Promise<void> => {
+    const opening = engine.open().finally(tellBegun)
+    busy = opening.catch(() => undefined)
+    return opening
   }
   const close = async (): Promise<void> => {
-    const closing = sink
-    sink = undefined
-    await closing?.close()
+    last = engine.session?.at ?? last
+    if (engine.session !== undefined) engine.counted.keep()
+    await engine.close()
   }
-  const opened = (): Sink => {
-    if (sink === undefined) throw new Error('the sink is not open')
-    return sink
+  const hold = (next: Held): void => {
+    held = next
+    if (next.state === 'paused') notes.write({ values: { paused: next.reason } })
+    onCommit?.()
   }
-  const commit = async ({ rows, from, to }: SinkCommit): Promise<Written> => {
-    const outcome = await opened().commit({ rows: deletesFirst(rows), from, to })
-    if (outcome.type !== 'committed') return outcome.type === 'fenced' ? 'stop' : 'lost'
-    for (const { key } of rows) parked.delete(keyText(key))
-    for (const each of outcome.parked) parked.set(keyText(each.key), each)
-    known = { at: to, stamp: Math.max(known?.stamp ?? 0, to.version) }
-    return 'written'
+  const rejectJobs = (error: SyncError): void => {
+    for (const job of jobs.splice(0)) job.reject(error)
   }
 
-  const pump = startPump<Cursor, SinkCommit, SinkCommit>({
-    ...options,
-    limits: options.limits ?? { items: 5_000, bytes: 8 << 20 },
-    idle: options.idle ?? 1_000,
-    stages: {
-      begin: () => begin().finally(tellBegun),
-      read: (at, limits) => readNext(options, opened(), { at, stamp: known?.stamp ?? 0 }, limits),
-      // The projection to the destination's rows; here they are the records themselves.
-      step: (rows) => rows,
-      write: async (input) => {
-        const written = await commit(input)
-        if (written === 'written') onCommit?.()
-        return written
+  const read = async (): Promise<Work | undefined> => {
+    if (held !== undefined && isLettingGo()) {
+      await close()
+      rejectJobs(new SyncError('sink_paused', `the sink is ${held.state}: ${held.reason}`))
+      return undefined
+    }
+    if (engine.session === undefined) await open()
+    const job = jobs.shift()
+    if (job !== undefined) return { type: 'job', job }
+    if (held !== undefined) return undefined
+    if (await pace.wait()) return { type: 'again' }
+    const step = await engine.next(turn++, pace.limits(forward.batch))
+    if (step !== undefined && turn % COUNT_EVERY !== 0) return { type: 'step', step }
+    const isCounting = await engine.counted.work(engine.session?.at)
+    return step === undefined ? (isCounting ? { type: 'again' } : undefined) : { type: 'step', step }
+  }
+  const write = async (work: Work): Promise<'written' | 'lost'> => {
+    // Asked to let go while the step was read.
+    if (work.type === 'again' || (work.type === 'step' && held !== undefined)) return 'written'
+    const applying = work.type === 'job' ? work.job.run() : engine.apply(work.step)
+    busy = applying.catch(() => undefined)
+    const applied = await applying
+    if (applied === 'lost') {
+      last = undefined
+      return 'lost'
+    }
+    last = engine.session?.at ?? last
+    if (applied === 'written') onCommit?.()
+    else hold(applied.hold)
+    return 'written'
+  }
+  const check = async (): Promise<'written' | 'lost'> => {
+    const { session } = engine
+    if (session?.at === undefined) return 'written'
+    const outcome = await session.sink.commit({ rows: [], from: session.at, to: session.at })
+    if (outcome.type === 'fenced') hold({ state: 'fenced', reason: 'another forwarder has taken over' })
+    return outcome.type === 'lost' ? 'lost' : 'written'
+  }
+  const start = (): Pump =>
+    startPump<undefined, Work, Work>({
+      ...options,
+      idle: options.idle ?? 1_000,
+      limits: forward.batch,
+      stages: {
+        // After a failure nothing about the old connection is known.
+        begin: async () => {
+          await close()
+          if (!isLettingGo()) await open()
+          return undefined
+        },
+        read: async (): Promise<Batch<undefined, Work> | undefined> => {
+          const work = await read()
+          return work === undefined ? undefined : { input: work, next: undefined }
+        },
+        step: (work) => work,
+        write,
+        check,
       },
-      check: (at) => (at === undefined ? 'written' : commit({ rows: [], from: at, to: at })),
-    },
-  })
+    })
+  let pump = start()
+  /** Takes effect at once, also on a sink that waits after a failure. */
+  const restart = async (): Promise<void> => {
+    await pump.stop()
+    if (!isStopped) pump = start()
+  }
+
+  const ask = <T>(job: Job<T>): Promise<T> =>
+    new Promise<T>((resolve, reject) => {
+      if (isStopped) return reject(new SyncError('closed', 'the sink is stopped'))
+      if (held !== undefined && isLettingGo()) return reject(new SyncError('sink_paused', `the sink is ${held.state}: ${held.reason}`))
+      if (jobs.length >= MAX_JOBS) return reject(new SyncError('overloaded', `${MAX_JOBS} commands wait for this sink`))
+      jobs.push({
+        reject,
+        run: async () => {
+          try {
+            const { outcome, value } = await job(engine)
+            if (outcome !== 'written') reject(new SyncError('sink_paused', `the destination is ${outcome}; ask again when it is back`))
+            resolve(value)
+            return outcome === 'fenced' ? { hold: { state: 'fenced', reason: 'another forwarder has taken over' } } : outcome
+          } catch (error) {
+            reject(toSyncError(error))
+            // Ours to say no; anything else is the destination's trouble.
+            if (error instanceof SyncError && !error.retryable) return 'written'
+            throw error
+          }
+        },
+      })
+      pump.poke()
+    })
+  const whole = (): SinkPlace | undefined => (engine.session === undefined ? lastWhole(options, last) : engine.whole())
+  const pause = async (reason: string): Promise<void> => {
+    hold({ state: 'paused', reason })
+    await busy
+    pump.poke()
+  }
 
   return {
     poke: () => pump.poke(),
     begun,
-    status: () => statusOf(pump.state, known?.at, view, { began: known !== undefined, parked: [...parked.values()] }),
-    needs: () => (known?.at?.view === view.id ? known.at.version : undefined),
+    status: () => statusOf(options, { engine, pump, held, place: engine.session?.at ?? last, whole: whole(), isStopped, ...pace.figures() }),
+    cursor: () => whole()?.version,
+    needs: () => {
+      const at = engine.session?.at ?? last
+      if (at?.view !== view.id) return undefined
+      return Math.min(at.version, sweepOf(notes)?.at ?? at.version, engine.counted.needs() ?? at.version)
+    },
+    reached: (version, records) => {
+      const at = whole()
+      if (at === undefined || at.version < version) return { type: 'behind' }
+      const parked = engine.parking.size === 0 ? undefined : engine.parking.among(transform.affected(view, records, Math.max(version, view.oldest())))
+      return parked === undefined ? { type: 'reached' } : { type: 'parked', parked }
+    },
+    parked: () => engine.parking.all(),
+    digestAt: (version) => engine.counted.at(version),
+    recount: async () => {
+      engine.counted.move()
+      pump.poke()
+    },
+    write: async (keys, how) => {
+      if (forward.strategy === 'actions') throw new SyncError('bad_option', "strategy 'actions' has no rows to repair")
+      await ask(writeJob(options, keys, how))
+    },
+    pause: () => pause('asked to'),
+    resume: async () => {
+      if (held?.state === 'paused' && forward.mode === 'refresh-once') notes.write({ values: { refresh: true } })
+      held = undefined
+      notes.write({ values: { paused: undefined } })
+      if (pump.state.name === 'waiting') await restart()
+      pump.poke()
+      onCommit?.()
+    },
+    rewind: async (to) => {
+      rewind(options, to, engine.session?.at ?? last)
+      if (held?.state === 'cut-off') held = undefined
+      pump.poke()
+    },
+    refresh: async () => {
+      if (forward.strategy === 'actions') throw new SyncError('bad_option', "strategy 'actions' cannot be refreshed: events of what is no more cannot be made; rewind it")
+      // Written anew with T as it is now.
+      const { revision, source } = transform
+      notes.write({ values: { refresh: true, transform: { revision, source } } })
+      if (held?.state === 'cut-off') held = undefined
+      pump.poke()
+    },
+    adopt: async () => {
+      notes.write({ values: { adopt: true } })
+      if (held?.state === 'paused') return
+      held = undefined
+      await restart()
+    },
+    drop: async () => {
+      await pause('dropped')
+      const sink = await options.open({ adopt: false })
+      try {
+        await sink.drop?.()
+      } finally {
+        await sink.close()
+      }
+      notes.write({ clear: 'all', values: { paused: 'dropped' } })
+      last = undefined
+    },
+    requeue: (ids) => ask(requeueJob(options, ids)),
+    discard: async (ids) => {
+      if (forward.strategy === 'state') throw new SyncError('bad_option', "a row of strategy 'state' stays parked until it can be written; mend the destination or the document, then requeue it")
+      return ask(discardJob(options, ids))
+    },
     stop: async () => {
+      isStopped = true
+      pace.end()
       await pump.stop()
+      rejectJobs(new SyncError('closed', 'the sink is stopped'))
       await close()
+      tellBegun()
     },
   }
 }
 
-/** The next commit: a piece of a refresh, or everything that changed up to a cut. */
-async function readNext(
-  options: ForwarderOptions,
-  sink: Sink,
-  { at, stamp }: { readonly at: Cursor; readonly stamp: number },
-  limits: BatchLimits,
-): Promise<Batch<Cursor, SinkCommit> | undefined> {
-  const { view, collections } = options
+function pausedIn({ notes }: ForwarderOptions): Held | undefined {
+  const reason = notes.get('paused')
+  return typeof reason === 'string' ? { state: 'paused', reason } : undefined
+}
+
+/** What was known of the destination when it was let go of. */
+function lastWhole({ view, notes }: ForwarderOptions, last: SinkPlace | undefined): SinkPlace | undefined {
+  const isWhole = last !== undefined && last.refreshed === undefined && isUsable(view, last)
+  return isWhole && notes.get('refresh') !== true && sweepOf(notes) === undefined ? last : undefined
+}
+
+/** Notes where to go on; the loop sees it. Throws `SyncError('bad_option')`. */
+function rewind({ view, forward, notes }: ForwarderOptions, to: RewindTarget, at: SinkPlace | undefined): void {
   const head = view.head()
-  if (head === undefined) return undefined
-  if (at === undefined || !isReadable(view, at, head)) {
-    // The guard lets rows pass that are stamped as high as the stored ones: everything is written as of a version not below any of them.
-    if (head < stamp) view.raise(stamp)
-    const version = view.head() ?? 0
-    return version < stamp ? undefined : refresh(options, sink, at, { view: view.id, version, refreshed: null }, limits)
+  if (head === undefined) throw new SyncError('bad_option', 'the view is not ready: nothing can be rewound yet')
+  const oldest = view.oldest()
+  const version = to === 'now' ? head : to === 'oldest' ? oldest : typeof to === 'number' ? to : view.versionAt(to.time)
+  if (version === undefined || version < oldest) throw new SyncError('bad_option', `changes are kept from version ${oldest} on; that is the oldest to rewind to ('oldest')`)
+  if (!Number.isInteger(version) || version > head) throw new SyncError('bad_option', `there is no version ${version} yet; the last one is ${head}`)
+  if (forward.strategy === 'actions') {
+    notes.write({ values: { rewind: version } })
+    return
   }
-  if (at.refreshed !== undefined) return refresh(options, sink, at, at, limits)
-  const cut = view.cut(at.version, limits)
-  if (cut <= at.version) return undefined
-  const keys = view.dirty(at.version, cut).filter((key) => Object.hasOwn(collections, key.collection))
-  return batchOf(
-    keys.map((key) => ({ key, value: view.get(key, cut) })),
-    at,
-    { view: view.id, version: cut },
-  )
+  // Everything is written anyway.
+  if (at !== undefined && at.refreshed !== undefined && sweepOf(notes)?.begun !== true) return
+  const swept = sweepOf(notes)
+  notes.write({ values: { sweep: { at: Math.min(version, swept?.at ?? version), to: head, ...(swept?.begun === true ? { begun: true } : {}) } } })
 }
 
-/** Whether the view still has everything since the place. */
-function isReadable(view: View, place: SinkPlace, head: number): boolean {
-  return place.view === view.id && place.version >= view.oldest() && place.version <= head
+interface Seen {
+  readonly engine: Engine
+  readonly pump: Pump
+  readonly held: Held | undefined
+  readonly place: SinkPlace | undefined
+  readonly whole: SinkPlace | undefined
+  readonly isStopped: boolean
+  readonly commits: number
+  readonly rows: number
+  readonly rate: number
 }
 
-/** Keys of the view and keys of the destination, side by side in their order, read as of the version at which the refresh began. */
-async function refresh(
-  options: ForwarderOptions,
-  sink: Sink,
-  from: Cursor,
-  at: SinkPlace,
-  limits: BatchLimits,
-): Promise<Batch<Cursor, SinkCommit>> {
-  const { view, collections } = options
-  const behind = at.refreshed ?? undefined
-  const [wanted, there] = [view.keys(at.version, limits.items, behind), await sink.keys(limits.items, behind)]
-  const keys = new Map([...wanted, ...there].map((key) => [keyText(key), key]))
-  // A full page says nothing about what lies behind it.
-  const ends = [wanted, there].filter((page) => page.length === limits.items).flatMap((page) => page.at(-1) ?? [])
-  let bound = ends.sort(compareKeys)[0]
-  const rows: SinkRow[] = []
-  let bytes = 0
-  for (const key of [...keys.values()].sort(compareKeys)) {
-    if (bound !== undefined && compareKeys(key, bound) > 0) break
-    if (!Object.hasOwn(collections, key.collection)) continue
-    const value = view.get(key, at.version)
-    rows.push({ key, value })
-    bytes += value === null ? 0 : JSON.stringify(value).length
-    if (bytes > limits.bytes) {
-      bound = key
-      break
-    }
-  }
-  return batchOf(rows, from, { view: view.id, version: at.version, refreshed: bound })
-}
-
-function batchOf(rows: readonly SinkRow[], from: Cursor, to: SinkPlace): Batch<Cursor, SinkCommit> {
-  return { input: { rows, from, to }, next: to }
-}
-
-/** A row that leaves may free what a row that comes needs. */
-function deletesFirst(rows: readonly SinkRow[]): readonly SinkRow[] {
-  return [...rows.filter(({ value }) => value === null), ...rows.filter(({ value }) => value !== null)]
-}
-
-function statusOf(
-  pump: PumpState,
-  at: Cursor,
-  view: View,
-  { began, parked }: { readonly began: boolean; readonly parked: readonly Parked[] },
-): SinkStatus {
+function statusOf({ view, forward, notes, clock }: ForwarderOptions, seen: Seen): SinkStatus {
+  const { engine, pump, held, whole } = seen
+  const { session, parking } = engine
   const head = view.head()
-  const whole = at !== undefined && head !== undefined && isReadable(view, at, head) && at.refreshed === undefined
-  const cursor = whole ? at.version : 0
-  const state = (): SinkStatus['state'] => {
-    if (pump.name === 'waiting') return 'failing'
-    if (pump.name === 'stopped') return pump.reason === 'taken-over' ? 'fenced' : 'stopped'
-    if (!began || head === undefined) return 'starting'
-    if (!whole) return 'refreshing'
+  const cursor = whole?.version ?? 0
+  const state = (): SinkState => {
+    if (seen.isStopped) return 'stopped'
+    if (held !== undefined) return held.state
+    if (pump.state.name === 'waiting') return 'failing'
+    if (session === undefined || head === undefined) return 'starting'
+    if (whole === undefined) return notes.get('migrating') === true ? 'migrating' : 'refreshing'
     return cursor < head ? 'behind' : 'current'
   }
-  const error = pump.name === 'waiting' ? (pump.error instanceof Error ? pump.error.message : String(pump.error)) : undefined
+  const { entries, bytes, at } = head === undefined ? { entries: 0, bytes: 0, at: undefined } : view.lag(cursor)
+  const parked = parking.all()
+  const error = held !== undefined && held.state !== 'paused' ? held.reason : pump.state.name === 'waiting' ? toSyncError(pump.state.error).message : undefined
   return {
     state: state(),
+    strategy: forward.strategy,
+    consistency: forward.consistency,
     cursor,
-    lag: Math.max(0, (head ?? 0) - cursor),
+    lag: { entries, bytes, seconds: at === undefined ? 0 : Math.max(0, (clock.now() - at) / 1000) },
+    rate: seen.rate,
+    commits: seen.commits,
+    rows: seen.rows,
     parked: { total: parked.length, first: parked.slice(0, 10) },
+    letters: notes.letters(0).total,
+    attempted: session?.attempted,
+    warning: engine.warning,
     error,
   }
 }
