@@ -215,13 +215,13 @@ describe('the rest', () => {
       good.headers.get('access-control-allow-origin'),
       good.headers.get('access-control-expose-headers'),
       good.headers.get('vary'),
-    ]).toEqual([200, 'https://app.example', 'Rejoin-Seq', 'Accept, Origin'])
+    ]).toEqual([200, 'https://app.example', 'Rejoin-Seq, Rejoin-Cursor', 'Accept, Origin'])
     const preflight = await get(
       '/v1/documents/clinic-1',
       { origin: 'https://app.example', 'access-control-request-method': 'GET' },
       'OPTIONS',
     )
-    expect([preflight.status, preflight.headers.get('access-control-allow-headers')]).toEqual([204, 'Authorization'])
+    expect([preflight.status, preflight.headers.get('access-control-allow-headers')]).toEqual([204, 'Authorization, Last-Event-ID'])
     // An error can be read by the page as well.
     const refused = await get('/v1/documents/secret', { origin: 'https://app.example', authorization: 'Bearer alice' })
     expect([refused.status, refused.headers.get('access-control-allow-origin')]).toEqual([403, 'https://app.example'])

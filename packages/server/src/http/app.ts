@@ -70,13 +70,14 @@ export function createApp(parts: AppParts): Hono {
     return code === undefined ? c.json({ ready: true }) : refusal(new SyncError(code, 'the relay is not ready'))
   })
   app.get('/metrics', async (c) => c.body(await parts.metrics.read(), 200, { 'Content-Type': parts.metrics.contentType }))
-  app.options(`${DOCUMENTS}*`, (c) =>
-    c.body(null, 204, {
-      'Access-Control-Allow-Headers': 'Authorization',
-      'Access-Control-Allow-Methods': 'GET',
-      'Access-Control-Max-Age': '600',
-    }),
-  )
+  for (const path of [`${DOCUMENTS}*`, '/v1/changes', '/v1/sinks/*'])
+    app.options(path, (c) =>
+      c.body(null, 204, {
+        'Access-Control-Allow-Headers': 'Authorization, Last-Event-ID',
+        'Access-Control-Allow-Methods': 'GET',
+        'Access-Control-Max-Age': '600',
+      }),
+    )
   app.get(`${DOCUMENTS}*`, (c) => answerDocument(c, parts))
   parts.changes?.addTo(app, parts.unready)
   if (parts.control !== undefined) addSinkRoutes(app, { ...parts.control, unready: parts.unready })
