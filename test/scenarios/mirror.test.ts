@@ -121,7 +121,7 @@ describe('the mirror', () => {
     expect(worker).toBe('running')
     expect(detail).toMatchObject({
       view: { state: 'current', version: 4, positions: { 0: 4 }, parked: { total: 0 }, misfits: { total: 0 } },
-      sinks: { mirror: { cursor: 4, lag: 0 } },
+      sinks: { mirror: { cursor: 4, lag: { entries: 0 } } },
     })
   })
 
@@ -236,7 +236,7 @@ describe('the mirror', () => {
       const { detail } = await forwarding.status()
       return detail?.sinks['mirror']?.state === 'failing' && detail
     })
-    expect(status.sinks['mirror']?.error).toMatch(/mirrors the log .* delete that file, or name another/u)
+    expect(status.sinks['mirror']?.error).toMatch(/mirrors the log .* delete that file, name another, or adopt it/u)
     expect(names()).toEqual({ 'a/1': 'Rex' })
     await forwarding.close()
     await otherLog.close()
