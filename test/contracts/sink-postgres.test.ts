@@ -13,7 +13,7 @@ import { contextOf, describeSink } from './sink.contract.ts'
 describePostgres('the Postgres sink', () => {
   let server: PostgresServer
   beforeAll(async () => {
-    server = await startPostgres()
+    server = await startPostgres({ settings: { fsync: 'off' } })
   })
   afterAll(async () => {
     await server.stop()

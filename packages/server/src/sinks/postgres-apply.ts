@@ -35,8 +35,8 @@ export interface Hand {
   readonly books: Bookkeeping
   readonly version: number
   readonly guard: Guard
-  /** The session's staging table of a target, empty; undefined: there is none to be had. */
-  readonly staging: (table: Table) => Promise<string | undefined>
+  /** Tables whose rows were copied beside them: where to. */
+  readonly staged: ReadonlyMap<Table, string>
 }
 
 /** A piece of a commit: rows of one table that all come or all go. */
@@ -78,9 +78,8 @@ async function write(hand: Hand, { table, op, rows }: Piece, all: boolean): Prom
     }
     return
   }
-  const staging = all && !guard.stamped && rows.length >= COPY_ROWS ? await hand.staging(table) : undefined
+  const staging = all ? hand.staged.get(table) : undefined
   if (staging !== undefined) {
-    await session.copy(`COPY ${staging} FROM STDIN`, copyText(rows))
     await run(upsertStaged(books, table, staging, version, guard))
   } else {
     for (const some of slices(rows, COPY_ROWS)) await run(upsertRows(books, table, some, version, guard))
@@ -251,6 +250,19 @@ async function hasFollowers({ session }: Hand, table: Table): Promise<boolean> {
     [table.sql],
   )
   return rows.length > 0
+}
+
+/** Copies rows into a staging table, inside a transaction. False: one of them is refused even there. */
+export async function copyRows(session: Session, staging: string, rows: readonly CellRow[]): Promise<boolean> {
+  await session.query('SAVEPOINT copying')
+  try {
+    await session.copy(`COPY ${staging} FROM STDIN`, copyText(rows))
+    return true
+  } catch (error) {
+    if (!isRefusal(failure(error))) throw error
+    await session.query('ROLLBACK TO copying')
+    return false
+  }
 }
 
 /** Makes the staging table of a target. False: this role may not make temporary tables. */

@@ -5,7 +5,7 @@ import { createHash } from 'node:crypto'
 import type { RecordValue } from '@rejoin/shared'
 import { canonicalJson } from '@rejoin/shared'
 import type { Hand, Refusal } from './postgres-apply.ts'
-import { COPY_ROWS, apply, isRefusal, makeStaging } from './postgres-apply.ts'
+import { COPY_ROWS, apply, copyRows, isRefusal, makeStaging } from './postgres-apply.ts'
 import type { Begun, Destination, ParkedRow } from './postgres-begin.ts'
 import { placeOf } from './postgres-begin.ts'
 import type { CellRow } from './postgres-cells.ts'
@@ -39,7 +39,8 @@ export function createCommit(session: Session, destination: Destination, begun: 
   /** Parked rows whose reason may have gone. */
   const due = new Set<string>()
   const prepared = new Map<string, string>()
-  const staged = new Map<Table, string | undefined>()
+  /** Undefined: this role may not make temporary tables. */
+  const stagings = new Map<Table, string | undefined>()
   let stamp = begun.standing.stamp
 
   const diagnose = async (): Promise<SinkOutcome> => {
@@ -73,19 +74,32 @@ export function createCommit(session: Session, destination: Destination, begun: 
     const moved = await session.query(text, values, name)
     return moved.length === 1 ? { type: 'committed', parked: [] } : diagnose()
   }
-  const staging = async (table: Table): Promise<string | undefined> => {
-    const name = `pg_temp.rejoin_staged_${tables.indexOf(table)}`
-    if (!staged.has(table)) staged.set(table, (await makeStaging(session, table, name)) ? name : undefined)
-    else if (staged.get(table) !== undefined) await session.query(`TRUNCATE ${name}`)
-    return staged.get(table)
+  /**
+   * Copies large lots beside the tables. Before the cursor is locked: no timeout of Postgres ends a COPY whose sender was frozen, and a locked cursor would hold up its successor.
+   */
+  const stage = async (runs: readonly Run[], guard: Guard): Promise<ReadonlyMap<Table, string>> => {
+    const staged = new Map<Table, string>()
+    const [only, ...more] = runs
+    for (const { table, upserts } of more.length > 0 || guard.stamped ? [] : (only?.all ?? [])) {
+      const name = stagings.get(table)
+      if (upserts.length >= COPY_ROWS && name !== undefined && (await copyRows(session, name, upserts))) staged.set(table, name)
+    }
+    return staged
+  }
+  const makeStagings = async (runs: readonly Run[]): Promise<void> => {
+    // Outside of the transaction, so that they outlive one that is rolled back.
+    for (const { table, upserts } of runs.flatMap(({ all }) => all)) {
+      if (upserts.length < COPY_ROWS || stagings.has(table)) continue
+      const name = `pg_temp.rejoin_staged_${tables.indexOf(table)}`
+      stagings.set(table, (await makeStaging(session, table, name)) ? name : undefined)
+    }
   }
   const thorough = async (commit: SinkCommit, runs: readonly Run[], guard: Guard): Promise<SinkOutcome> => {
     const { from, to, rows } = commit
-    // Temporary tables are made outside, so that they outlive a transaction that is rolled back.
-    for (const { all } of runs)
-      for (const { table, upserts } of all) if (upserts.length >= COPY_ROWS && !guard.stamped && !staged.has(table)) await staging(table)
+    await makeStagings(runs)
     await session.query('BEGIN')
     try {
+      const staged = await stage(runs, guard)
       const { text, values } = moveCursor(books, { sink: context.name, fence: begun.fence, from, to })
       const moved = await session.query(text, values)
       if (moved.length !== 1) {
@@ -93,7 +107,7 @@ export function createCommit(session: Session, destination: Destination, begun: 
         return await diagnose()
       }
       await session.query('SET CONSTRAINTS ALL DEFERRED')
-      const hand: Hand = { session, books, version: to.version, guard, staging }
+      const hand: Hand = { session, books, version: to.version, guard, staged }
       const refused = await applyRuns(hand, runs)
       if (commit.whole === true && refused.length > 0) {
         await session.query('ROLLBACK')
@@ -104,7 +118,10 @@ export function createCommit(session: Session, destination: Destination, begun: 
       const stillRefused =
         again.rows.length === 0
           ? []
-          : [...again.refused, ...(await apply({ ...hand, guard: { ...guard, force: false, stamped: false } }, again.all))]
+          : [
+              ...again.refused,
+              ...(await apply({ ...hand, staged: new Map(), guard: { ...guard, force: false, stamped: false } }, again.all)),
+            ]
       const still = new Set(stillRefused.map(({ row }) => keyText(row.row.key)))
       const landed = again.rows.filter((row) => !still.has(keyText(row.key)))
       await unpark([...rows, ...landed])

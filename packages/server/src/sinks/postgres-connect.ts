@@ -14,6 +14,8 @@ export interface PostgresAddress {
   readonly url: string | undefined
   /** Read again at every connection, so that credentials can change without a restart. */
   readonly urlFile: string | undefined
+  /** Of one statement, in ms. */
+  readonly timeout: number
 }
 
 /** A cell as it comes from the server: text, unless Postgres' type is boolean, a small integer or JSON. */
@@ -40,28 +42,30 @@ export interface Failure {
 }
 
 const CONNECT_MS = 10_000
-/** Also ends a COPY whose sender was frozen. */
-const STATEMENT_MS = 60_000
-const IDLE_IN_TRANSACTION_MS = 10_000
-const LOCK_MS = 10_000
+/** How long a lock is waited for, and how long a transaction may stand still: at most a frozen process holds up its successor for so long. */
+const STILL_MS = 10_000
 /** A server that does not answer even its own timeout is gone. */
-const ANSWER_MS = STATEMENT_MS + 15_000
+const ANSWER_MS = 15_000
 const END_MS = 1_000
 
-const SETTINGS = Object.entries({
-  statement_timeout: STATEMENT_MS,
-  lock_timeout: LOCK_MS,
-  idle_in_transaction_session_timeout: IDLE_IN_TRANSACTION_MS,
-  tcp_user_timeout: 30_000,
-  tcp_keepalives_idle: 10,
-  tcp_keepalives_interval: 5,
-  tcp_keepalives_count: 3,
-  // What was told must not be lost, whatever the server's or the role's default is.
-  synchronous_commit: 'on',
-  standard_conforming_strings: 'on',
-})
-  .map(([name, value]) => `SET ${name} = ${value}`)
-  .join('; ')
+/** What a session is told first. A COPY whose sender was frozen ends by statement_timeout. */
+function settings(timeout: number): string {
+  const still = Math.min(STILL_MS, timeout)
+  return Object.entries({
+    statement_timeout: timeout,
+    lock_timeout: still,
+    idle_in_transaction_session_timeout: still,
+    tcp_user_timeout: 30_000,
+    tcp_keepalives_idle: 10,
+    tcp_keepalives_interval: 5,
+    tcp_keepalives_count: 3,
+    // What was told must not be lost, whatever the server's or the role's default is.
+    synchronous_commit: 'on',
+    standard_conforming_strings: 'on',
+  })
+    .map(([name, value]) => `SET ${name} = ${value}`)
+    .join('; ')
+}
 
 /** Connects. `name` is what `pg_stat_activity` shows. */
 export async function connect(address: PostgresAddress, name: string): Promise<Session> {
@@ -72,13 +76,18 @@ export async function connect(address: PostgresAddress, name: string): Promise<S
     connectionString: url,
     stream: () => socket,
     connectionTimeoutMillis: CONNECT_MS,
-    query_timeout: ANSWER_MS,
+    query_timeout: address.timeout + ANSWER_MS,
     keepAlive: true,
     keepAliveInitialDelayMillis: 10_000,
     application_name: name,
   })
   // The connection broke between two statements: the next one says so.
   client.on('error', () => undefined)
+  // A stream of COPY does not notice that its connection is gone.
+  const gone = new Promise<never>((_, reject) => {
+    socket.once('close', () => reject(new Error('the connection to Postgres was closed')))
+  })
+  gone.catch(() => undefined)
   const masked = async <T>(work: Promise<T>): Promise<T> => {
     try {
       return await work
@@ -94,7 +103,7 @@ export async function connect(address: PostgresAddress, name: string): Promise<S
   }
   try {
     await masked(client.connect())
-    await masked(client.query(SETTINGS))
+    await masked(client.query(settings(address.timeout)))
   } catch (error) {
     await close()
     throw error
@@ -111,7 +120,10 @@ export async function connect(address: PostgresAddress, name: string): Promise<S
       )
       return result.rows
     },
-    copy: (text, chunks) => masked(pipeline(Readable.from(chunks, { objectMode: true }), client.query(copyFrom(text)))),
+    copy: async (text, chunks) => {
+      const copying = pipeline(Readable.from(chunks, { objectMode: true }), client.query(copyFrom(text)))
+      await masked(Promise.race([copying, gone]))
+    },
     close,
   }
 }

@@ -27,16 +27,18 @@ export interface PostgresSinkOptions extends ForwardOptions {
   readonly schema?: string | undefined
   /** 'auto': tables and columns that are missing are made. 'given': nothing is ever made, and `rejoin sinks plan` says what is missing. @default 'auto' */
   readonly tables?: 'auto' | 'given' | undefined
+  /** How long one statement may take, in seconds: the largest commit, the longest ALTER TABLE. @default 60 */
+  readonly timeout?: number | undefined
 }
 
-const NAMES: readonly string[] = ['url', 'urlFile', 'schema', 'tables'] satisfies readonly (keyof PostgresSinkOptions)[]
+const NAMES: readonly string[] = ['url', 'urlFile', 'schema', 'tables', 'timeout'] satisfies readonly (keyof PostgresSinkOptions)[]
 
 /** A Postgres database to keep equal to the documents: `sinks: { warehouse: postgres({ url: process.env.DATABASE_URL }) }`. Throws `SyncError('bad_option')`. */
 export function postgres(options: PostgresSinkOptions): SinkSpec {
   const given = { ...options }
-  const { url, urlFile, schema, tables } = checked(given)
+  const { urlFile, ...others } = checked(given)
   return sinkSpec('postgres', import.meta.url, TRAITS, given, {
-    options: { url, urlFile: urlFile === undefined ? undefined : resolve(urlFile), schema, tables },
+    options: { ...others, timeout: others.timeout / 1000, urlFile: urlFile === undefined ? undefined : resolve(urlFile) },
     names: NAMES,
   })
 }
@@ -49,7 +51,7 @@ interface Options extends PostgresAddress {
   readonly tables: 'auto' | 'given'
 }
 
-function checked({ url, urlFile, schema = 'public', tables = 'auto' }: Readonly<Record<string, unknown>>): Options {
+function checked({ url, urlFile, schema = 'public', tables = 'auto', timeout = 60 }: Readonly<Record<string, unknown>>): Options {
   const isText = (value: unknown): value is string => typeof value === 'string' && value !== ''
   // Neither is shown: both may hold a password, one by mistake.
   if (isText(url) === isText(urlFile) || (url !== undefined && !isText(url)) || (urlFile !== undefined && !isText(urlFile)))
@@ -60,7 +62,9 @@ function checked({ url, urlFile, schema = 'public', tables = 'auto' }: Readonly<
   if (!isText(schema) || Buffer.byteLength(schema) > 63 || /\0|^pg_/u.test(schema))
     throw new SyncError('bad_option', 'postgres({ schema }): schema is the name of a schema, at most 63 bytes')
   if (tables !== 'auto' && tables !== 'given') throw new SyncError('bad_option', "postgres({ tables }): tables is 'auto' or 'given'")
-  return { url: isText(url) ? url : undefined, urlFile: isText(urlFile) ? urlFile : undefined, schema, tables }
+  if (typeof timeout !== 'number' || !(timeout >= 1 && timeout <= 86_400))
+    throw new SyncError('bad_option', 'postgres({ timeout }): timeout is a number of seconds, from 1 to 86,400')
+  return { timeout: timeout * 1000, url: isText(url) ? url : undefined, urlFile: isText(urlFile) ? urlFile : undefined, schema, tables }
 }
 
 function createSink(options: Options, context: SinkContext): Sink {
