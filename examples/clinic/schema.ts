@@ -5,5 +5,5 @@ import { collection, date, defineSchema, number, string } from '@rejoin/shared'
 
 export const schema = defineSchema({
   pets: collection({ name: string(), kind: string(), dob: date(), ownerId: string(), weight: number() }),
-  owners: collection({ name: string(), phone: string(), email: string() }),
+  owners: collection({ name: string(), phone: string(), email: string(), city: string() }),
 })

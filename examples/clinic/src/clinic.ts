@@ -52,9 +52,9 @@ export function removeRecord(name: CollectionName, id: string): void {
 export function addExamples(): void {
   const day = (years: number, month: string): string => `${new Date().getFullYear() - years}-${month}`
   replica.edit(() => {
-    const mina = addRecord('owners', { name: 'Mina Okafor', phone: '020 7946 0312', email: 'mina@example.org' })
-    const jon = addRecord('owners', { name: 'Jon Lindqvist', phone: '020 7946 0877', email: 'jon@example.org' })
-    const rosa = addRecord('owners', { name: 'Rosa Amaral', phone: '020 7946 0145', email: 'rosa@example.org' })
+    const mina = addRecord('owners', { name: 'Mina Okafor', phone: '020 7946 0312', email: 'mina@example.org', city: 'Bristol' })
+    const jon = addRecord('owners', { name: 'Jon Lindqvist', phone: '020 7946 0877', email: 'jon@example.org', city: 'Leeds' })
+    const rosa = addRecord('owners', { name: 'Rosa Amaral', phone: '020 7946 0145', email: 'rosa@example.org', city: 'Bristol' })
     addRecord('pets', { name: 'Biscuit', kind: 'Dog', dob: day(6, '04-12'), ownerId: mina, weight: 23.4 })
     addRecord('pets', { name: 'Pepper', kind: 'Cat', dob: day(3, '09-02'), ownerId: mina, weight: 4.1 })
     addRecord('pets', { name: 'Otto', kind: 'Dog', dob: day(11, '01-27'), ownerId: jon, weight: 31 })

@@ -52,6 +52,7 @@ export function OwnerForm({ owner, pets }: { readonly owner: Entry; readonly pet
       <Field section="owners" entry={owner} field="name" label="Name" wide autoFocus={textOf(owner, 'name') === ''} />
       <Field section="owners" entry={owner} field="phone" label="Telephone" type="tel" />
       <Field section="owners" entry={owner} field="email" label="E-mail" type="email" />
+      <Field section="owners" entry={owner} field="city" label="City" />
       {own.length === 0 ? null : (
         <p className="contact">
           {own.map((pet) => (
