@@ -1,0 +1,89 @@
+/**
+ * `npm run example:downstream` as its reader runs it, only shorter: it tells what it promises to tell, and leaves nothing behind.
+ */
+import { spawn } from 'node:child_process'
+import { readdirSync, readFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { expect, it } from 'vitest'
+import { describePostgres } from '../support/servers/postgres.ts'
+import { root } from '../support/sources.ts'
+
+const LATE_MS = 90_000
+
+describePostgres('the example with a Postgres downstream', () => {
+  it('loses nothing when relay, forwarder and Postgres are killed, and proves it', { timeout: LATE_MS + 10_000 }, async () => {
+    const before = new Set(left())
+    const { code, text } = await runExample({ DOWNSTREAM_SECONDS: '4' })
+    expect(code, text).toBe(0)
+    const lines = text.split('\n').map((line) => line.replace(/^ *[\d.]+ s [✓✗ ] /u, '').trim())
+    // The whole of each of these lines, in this order, with others between them.
+    const story = [
+      /^Postgres [\d.]+ runs, /u,
+      /^the relay listens on port \d+; its sinks: warehouse, cards, mirror /u,
+      /^Jill's tablet loses its network, and goes on editing$/u,
+      /^kill -9: the relay$/u,
+      /^a pet that was added meanwhile is in Postgres, [\d.]+ s after the kill$/u,
+      /^Jill's tablet is back, with [1-9]\d* edits that nobody has seen$/u,
+      /^killed: the forwarder, a thread of the relay, which starts it again$/u,
+      /^a pet that was added meanwhile is in Postgres, [\d.]+ s after the kill$/u,
+      /^kill -9: Postgres$/u,
+      /^a pet that was added meanwhile is in Postgres, [\d.]+ s after the kill$/u,
+      /^everybody rests: (\d+) edits, \1 acknowledged, 5 of 5 devices online$/u,
+      /^rejoin sinks verify warehouse: equal at version [1-9]\d* \([1-9]\d* rows, 0 parked\)$/u,
+      /^rejoin sinks verify cards: equal at version [1-9]\d* \([1-9]\d* rows, 0 parked\)$/u,
+      /^rejoin sinks verify mirror: equal at version [1-9]\d* \([1-9]\d* rows, 0 parked\)$/u,
+      /^SELECT shows what the front desk has: [1-9]\d* rows of pets, owners and pet_cards$/u,
+      /^somebody changes a row by hand: UPDATE pets /u,
+      /^rejoin sinks verify warehouse: NOT EQUAL at version [1-9]\d* \([1-9]\d* rows, 0 parked\)$/u,
+      /^differs +pets clinic-(north|south)\/[0-9a-f-]{36}$/u,
+      /^rejoin sinks repair warehouse: 1 rows? repaired$/u,
+      /^warehouse: equal at version [1-9]\d* \([1-9]\d* rows, 0 parked\)$/u,
+      /^everything is equal, after [1-9]\d* edits and three kills$/u,
+    ]
+    let at = 0
+    for (const pattern of story) {
+      const found = lines.findIndex((line, i) => i >= at && pattern.test(line))
+      expect(found, `${pattern} in\n${text}`).not.toBe(-1)
+      at = found + 1
+    }
+    expect(text).not.toContain('\u001B')
+    expect(left().filter((thing) => !before.has(thing))).toEqual([])
+  })
+
+  it('refuses a length of time that is none', async () => {
+    const { code, text } = await runExample({ DOWNSTREAM_SECONDS: 'soon' })
+    expect([code, text]).toEqual([2, 'DOWNSTREAM_SECONDS is a number from 2 to 3600, not "soon".\n'])
+  })
+})
+
+/** Runs it to its end, without a terminal. Its processes get a SIGTERM when it takes too long. */
+async function runExample(env: Readonly<Record<string, string>>): Promise<{ readonly code: number | null; readonly text: string }> {
+  const args = ['--import', 'jiti/register', 'examples/clinic/downstream/run.ts']
+  const child = spawn(process.execPath, args, {
+    cwd: root,
+    env: { ...process.env, ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+    timeout: LATE_MS,
+  })
+  let text = ''
+  const collect = (chunk: string): void => void (text += chunk)
+  child.stdout.setEncoding('utf8').on('data', collect)
+  child.stderr.setEncoding('utf8').on('data', collect)
+  const code = await new Promise<number | null>((resolve) => child.once('close', resolve))
+  return { code, text }
+}
+
+/** Folders and processes of the example that there are now. */
+function left(): string[] {
+  const name = 'rejoin-downstream-'
+  const processes = readdirSync('/proc').filter((pid) => /^\d+$/u.test(pid) && commandOf(pid).includes(name))
+  return [...readdirSync(tmpdir()).filter((file) => file.startsWith(name)), ...processes]
+}
+
+function commandOf(pid: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8')
+  } catch {
+    return ''
+  }
+}
