@@ -382,6 +382,13 @@ function compare(view: ViewStore, oracle: Oracle): void {
     expect(view.keys(version, 100)).toEqual(live)
     for (const each of all) expect(view.get(each, version)).toEqual(valueAt(oracle, each, version))
     expect(view.dirty(version, head)).toEqual(keysOf(entries.filter((each) => each.version > version && each.version <= head)))
+    const text = (each: Key, when: number): string | null => {
+      const value = valueAt(oracle, each, when)
+      return value === null ? null : JSON.stringify(value)
+    }
+    const differences = view.dirty(version, head).map((each) => ({ key: each, before: text(each, version), after: text(each, head) }))
+    expect(view.differences(version, head, 1_000)).toEqual(differences)
+    if (differences.length > 1) expect(view.differences(version, head, 1)).toBeUndefined()
     const cut = view.cut(version, { items: 3, bytes: 30 })
     expect(cut === version || entries.some((each) => each.version === cut && each.settled), `the cut ${cut} is settled`).toBe(true)
     expect(cut > version, 'a cut moves on exactly where it can').toBe(head > version)

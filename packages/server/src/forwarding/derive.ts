@@ -6,7 +6,7 @@ import type { SourceRows, Transform } from '../projection/transform.ts'
 import { bucketOf } from '../sinks/digest.ts'
 import type { SinkEvent, SinkRow } from '../sinks/sink.ts'
 import type { CutLimits, Key, VersionEntry, View } from '../view/view.ts'
-import { keyText } from '../view/view.ts'
+import { compareKeys, keyText } from '../view/view.ts'
 
 /** A key for which T has no row because select failed. */
 export interface PoisonedKey {
@@ -69,10 +69,9 @@ export async function deriveState(
   const sources = cut.sources ?? transform.affected(view, view.dirty(from, to), to)
   // What an attempt may have left there is what T gave then; an attempt beyond `to` is seen to by the next cut.
   const versions = attempted > from && attempted < to ? [from, to, attempted] : [from, to]
-  const made = await transform.rows(
-    view,
-    versions.flatMap((version) => sources.map((source) => ({ source, version }))),
-  )
+  const records = recordsOf(view, sources, from, to)
+  const asked = versions.flatMap((version, i) => sources.map((source, nth) => ({ source, version, record: records[i]?.[nth] })))
+  const made = await transform.rows(view, asked)
   const deletes: SinkRow[] = []
   const sets: SinkRow[] = []
   const poisoned: PoisonedKey[] = []
@@ -80,11 +79,51 @@ export async function deriveState(
   for (const i of sources.keys()) {
     const [old, now, ambiguous] = [made[i], made[sources.length + i], made[2 * sources.length + i]]
     if (old === undefined || now === undefined) continue
+    const [before, after] = [old.rows[0], now.rows[0]]
+    if (
+      isPlain(old) &&
+      isPlain(now) &&
+      attempted <= from &&
+      (before === undefined || after === undefined || isKey(before.key, after.key))
+    ) {
+      // By far the most: at most one row, then and now, of the same key.
+      const key = (after ?? before)?.key
+      if (key === undefined || isSame(before?.value ?? null, after?.value ?? null)) continue
+      if (after === undefined) deletes.push({ key, value: null, before: before?.value ?? null })
+      else sets.push({ key, value: after.value, before: before?.value ?? null })
+      continue
+    }
     for (const row of differences(transform, { old, now, ambiguous }, attempted > from)) (row.value === null ? deletes : sets).push(row)
     for (const { key, reason } of now.poison) poisoned.push({ key, reason, before: valuesOf(old)(key) })
     for (const { key } of old.poison) if (!isPoisoned(now, key)) cured.push(key)
   }
   return { rows: [...deletes, ...sets], poisoned, cured }
+}
+
+/** The records as of both versions, each in the order of `sources`, as far as it is cheaper to read them at once. */
+function recordsOf(
+  view: View,
+  sources: readonly Key[],
+  from: number,
+  to: number,
+): readonly (readonly (RecordValue | null | undefined)[])[] {
+  const differences = view.differences(from, to, 4 * sources.length) ?? []
+  const before: (RecordValue | null | undefined)[] = []
+  const after: (RecordValue | null | undefined)[] = []
+  // Both are in the order of keys.
+  let next = 0
+  for (const [i, source] of sources.entries()) {
+    while (next < differences.length && compareKeys(differences[next]?.key ?? source, source) < 0) next++
+    const found = differences[next]
+    if (found === undefined || !isKey(found.key, source)) continue
+    before[i] = parsed(found.before)
+    after[i] = parsed(found.after)
+  }
+  return [before, after]
+}
+
+function parsed(text: string | null): RecordValue | null {
+  return text === null ? null : (JSON.parse(text) as RecordValue)
 }
 
 /** Rows of one source by which a destination may have to change. `unsure`: it may have more or less than `old`. */
@@ -102,6 +141,10 @@ function* differences(
     const [before, value] = [then(key), there(key)]
     if (unsure || isPoisoned(old, key) || !isSame(before, value)) yield { key, value, before }
   }
+}
+
+function isPlain({ rows, poison }: SourceRows): boolean {
+  return rows.length <= 1 && poison.length === 0
 }
 
 /** Keys that the record has in targets where it is one row. */

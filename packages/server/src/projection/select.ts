@@ -70,23 +70,41 @@ function rowsOf(output: unknown, parts: boolean, fields: DeclaredFields): readon
 function rowOf(output: unknown, fields: DeclaredFields): RecordValue {
   if (typeof output !== 'object' || output === null || Array.isArray(output))
     throw new Error(`a row is an object of fields; select returned ${nameOf(output)}`)
-  const plain = plainOf(output)
-  if (typeof plain !== 'object' || plain === null || Array.isArray(plain))
-    throw new Error('a row is a plain object; select returned another')
-  const value = plain as RecordValue
+  // Of most rows every value is a scalar; the rest goes the long way.
+  const value = flatOf(output as Readonly<Record<string, unknown>>) ?? plainOf(output)
   if (fields === undefined) return value
   const row: Record<string, JsonValue> = {}
   for (const [name, field] of fields) row[name] = Object.hasOwn(value, name) ? fitted(name, field, value[name] ?? null) : null
-  const surplus = Object.keys(value).find((name) => !Object.hasOwn(row, name))
-  if (surplus !== undefined) throw new Error(`select returned ${shown(surplus)}, which fields does not declare`)
+  for (const name in value) if (!Object.hasOwn(row, name)) throw new Error(`select returned ${shown(name)}, which fields does not declare`)
   return row
 }
 
+/** The row when it is plain, its keys are names and its values scalars; undefined otherwise. */
+function flatOf(output: Readonly<Record<string, unknown>>): RecordValue | undefined {
+  if (Object.getPrototypeOf(output) !== Object.prototype) return undefined
+  const names = Object.keys(output).sort()
+  const row: Record<string, JsonValue> = {}
+  for (const name of names) {
+    const value = output[name]
+    if (!NAME.test(name)) return undefined
+    if (value === null || typeof value === 'boolean') row[name] = value
+    else if (typeof value === 'string') row[name] = value.toWellFormed()
+    else if (typeof value === 'number') row[name] = Number.isFinite(value) ? value + 0 : null
+    else if (value !== undefined) return undefined
+  }
+  return row
+}
+
+const NAME = /^[A-Za-z]\w*$/u
+
 /** Canonical JSON of what select returned. Throws on what JSON has no form for, which would be lost without a word. */
-function plainOf(output: unknown): JsonValue {
-  return toPlain(output, (_problem, message) => {
+function plainOf(output: unknown): RecordValue {
+  const plain = toPlain(output, (_problem, message) => {
     throw new Error(`a row holds ${message}`)
   })
+  if (typeof plain !== 'object' || plain === null || Array.isArray(plain))
+    throw new Error('a row is a plain object; select returned another')
+  return plain as RecordValue
 }
 
 /** The value as a field of this kind, or an error that names the field. */

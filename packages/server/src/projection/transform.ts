@@ -1,7 +1,7 @@
 /**
  * T (between steps 7 and 8 of the path): from records of the view to rows of a destination, for all projections of one sink together. Pure, given the view and the functions.
  */
-import type { Collections, RecordValue, Schema } from '@rejoin/shared'
+import type { Collections, DocumentId, RecordValue, Schema } from '@rejoin/shared'
 import { SyncError, canonicalJson } from '@rejoin/shared'
 import { hashText } from '../sinks/digest.ts'
 import type { Key, Projection, Ref } from '../sinks/sink.ts'
@@ -20,10 +20,12 @@ export interface TargetRow {
 export interface SourceAt {
   readonly source: Key
   readonly version: number
+  /** The record, null when there is none, from who has read it already. @default read from the view */
+  readonly record?: RecordValue | null | undefined
 }
 
 /** What T gives for one record. */
-export interface SourceRows extends SourceAt {
+export interface SourceRows extends Omit<SourceAt, 'record'> {
   /** Each key once. */
   readonly rows: readonly TargetRow[]
   /** Targets for which it could not be had: the key is the record's own id in that target, whatever its parts. Their rows are not in `rows`. */
@@ -78,8 +80,8 @@ function identity(collections: Collections): Transform {
     refs: [],
     affected: (_view, dirty) => dirty.filter(({ collection }) => names.has(collection)),
     rows: async (view, asked) =>
-      asked.map(({ source, version }) => {
-        const value = names.has(source.collection) ? view.get(source, version) : null
+      asked.map(({ source, version, record }) => {
+        const value = names.has(source.collection) ? (record ?? (record === null ? null : view.get(source, version))) : null
         return { source, version, rows: value === null ? [] : [{ key: source, value }], poison: [] }
       }),
     sourceOf: (target) => (names.has(target.collection) ? target : undefined),
@@ -162,7 +164,7 @@ async function rows(
   projections: readonly Projection[],
   call: CallSelect,
 ): Promise<readonly SourceRows[]> {
-  const records = asked.map(({ source, version }) => view.get(source, version))
+  const records = asked.map(({ source, version, record }) => (record === undefined ? view.get(source, version) : record))
   const made = asked.map(({ source, version }) => ({
     source,
     version,
@@ -172,18 +174,18 @@ async function rows(
   // Thousands of records may join the same one.
   const joined = createJoins(view)
   for (const [index, projection] of projections.entries()) {
-    const picked: { readonly into: (typeof made)[number]; readonly given: SelectInput }[] = []
+    const inputOf = inputsOf(projection, joined)
+    const picked: (typeof made)[number][] = []
+    const given: SelectInput[] = []
     for (const [i, into] of made.entries()) {
       const record = records[i]
       if (record === null || record === undefined || into.source.collection !== projection.from) continue
-      picked.push({ into, given: { key: into.source, input: inputOf(projection, into, record, joined) } })
+      picked.push(into)
+      given.push({ key: into.source, input: inputOf(into.source, into.version, record) })
     }
     if (picked.length === 0) continue
-    const outcomes = await call(
-      index,
-      picked.map(({ given }) => given),
-    )
-    for (const [i, { into }] of picked.entries()) {
+    const outcomes = await call(index, given)
+    for (const [i, into] of picked.entries()) {
       const { document, id } = into.source
       const outcome = at(outcomes, i)
       if ('error' in outcome) into.poison.push({ key: { collection: projection.to, document, id }, reason: outcome.error })
@@ -195,36 +197,43 @@ async function rows(
   return made
 }
 
-type Joins = (key: Key, version: number) => unknown
+/** The record as select sees it, undefined when there is none. */
+type Joins = (collection: string, document: DocumentId, id: string, version: number) => unknown
 
 function createJoins(view: Pick<View, 'get'>): Joins {
-  const known = new Map<string, unknown>()
-  return (key, version) => {
-    const text = `${version} ${keyText(key)}`
-    if (known.has(text)) return known.get(text)
-    const value = view.get(key, version)
+  // By place and then by id: most of a batch joins within one document, as of one or two versions.
+  const places = new Map<string, Map<string, unknown>>()
+  return (collection, document, id, version) => {
+    const place = `${version} ${collection} ${document}`
+    const known = places.get(place) ?? new Map<string, unknown>()
+    places.set(place, known)
+    if (known.has(id)) return known.get(id)
+    const value = view.get({ collection, document, id }, version)
     // Shared by many calls of select: none may leave something in it for the next.
-    const shown = value === null ? undefined : Object.freeze({ ...value, document: key.document, id: key.id })
-    known.set(text, shown)
+    const shown = value === null ? undefined : Object.freeze({ ...value, document, id })
+    known.set(id, shown)
     return shown
   }
 }
 
-function inputOf(projection: Projection, { source, version }: SourceAt, record: RecordValue, joined: Joins): SelectInput['input'] {
-  const { document, id } = source
-  const input: Record<string, unknown> = { [projection.as]: { ...record, document, id }, document, id }
-  for (const [name, ref] of Object.entries(projection.join)) {
-    const target = targetOf(ref, source, record)
-    input[name] = target === undefined ? undefined : joined(target, version)
+/** Makes what select is given, of one record after another. */
+function inputsOf({ as, join }: Projection, joined: Joins): (source: Key, version: number, record: RecordValue) => SelectInput['input'] {
+  const joins = Object.entries(join)
+  return ({ document, id }, version, record) => {
+    const input: Record<string, unknown> = { [as]: { ...record, document, id }, document, id }
+    for (const [name, ref] of joins) {
+      const [target, where] = [record[ref.field], documentOf(ref, document, record)]
+      const leads = typeof target === 'string' && typeof where === 'string'
+      input[name] = leads ? joined(ref.collection, where as DocumentId, target, version) : undefined
+    }
+    return input
   }
-  return input
 }
 
-/** The record that a reference leads to, if it leads anywhere. */
-function targetOf({ field, collection, document }: Ref, source: Key, record: RecordValue): Key | undefined {
-  const id = record[field]
-  const where = document === undefined ? source.document : 'id' in document ? document.id : record[document.field]
-  return typeof id === 'string' && typeof where === 'string' ? { collection, document: where as Key['document'], id } : undefined
+/** Where the record lies that a reference leads to. */
+function documentOf({ document }: Ref, own: DocumentId, record: RecordValue): unknown {
+  if (document === undefined) return own
+  return 'id' in document ? document.id : record[document.field]
 }
 
 /** Parts have no '/': the last one ends the record's id. */

@@ -61,6 +61,11 @@ export function createMemoryView(id: string): ViewStore {
   const at = (key: Key, version: number): string | null =>
     records.get(keyText(key))?.values.findLast((value) => value.version <= version)?.text ?? null
   const sorted = (keys: Iterable<Key>): readonly Key[] => [...keys].sort(compareKeys)
+  const dirty = (after: number, upTo: number): readonly Key[] => {
+    const found = new Map<string, Key>()
+    for (const { version, keys } of versions) if (version > after && version <= upTo) for (const key of keys) found.set(keyText(key), key)
+    return sorted(found.values())
+  }
 
   return {
     id,
@@ -78,10 +83,11 @@ export function createMemoryView(id: string): ViewStore {
       if (source === undefined) return after
       return versions.at(-1)?.settled === false ? found : Math.max(after, last())
     },
-    dirty: (after, upTo) => {
-      const found = new Map<string, Key>()
-      for (const { version, keys } of versions) if (version > after && version <= upTo) for (const key of keys) found.set(keyText(key), key)
-      return sorted(found.values())
+    dirty,
+    differences: (after, upTo, limit) => {
+      const changes = versions.filter(({ version }) => version > after && version <= upTo).reduce((sum, { keys }) => sum + keys.length, 0)
+      if (changes > limit) return undefined
+      return dirty(after, upTo).map((key) => ({ key, before: at(key, after), after: at(key, upTo) }))
     },
     get: (key, version) => parse(at(key, version)),
     keys: (version, limit, from) => {

@@ -1,7 +1,7 @@
 /**
  * Reading the view in SQLite as of a version (step 7 of the path).
  */
-import type { RecordValue } from '@rejoin/shared'
+import type { DocumentId, RecordValue } from '@rejoin/shared'
 import type Database from 'better-sqlite3'
 import type { CutLimits, DocumentState, Key, Misfit, RecordChange, ViewStore } from '../view/view.ts'
 
@@ -54,7 +54,7 @@ export function createVersions(db: Database.Database): Versions {
   }
 }
 
-type Readers = Pick<ViewStore, 'dirty' | 'get' | 'keys' | 'records'> & {
+type Readers = Pick<ViewStore, 'dirty' | 'differences' | 'get' | 'keys' | 'records'> & {
   /** To be called after each commit. */
   forget(): void
 }
@@ -63,6 +63,16 @@ export function createReaders(db: Database.Database, versions: Versions): Reader
   const dirty = db.prepare(
     'SELECT DISTINCT collection, document, id FROM changes NOT INDEXED WHERE n > ? AND n <= ? ORDER BY collection, document, id',
   )
+  // The changes lie in one run of rows; only what was there before them is looked for.
+  const differences = db
+    .prepare(
+      `SELECT r.collection, r.document, r.id,
+        (SELECT value FROM changes AS b WHERE b.collection = r.collection AND b.document = r.document AND b.id = r.id AND b.n <= @after ORDER BY b.n DESC LIMIT 1),
+        (SELECT value FROM changes AS a WHERE a.n = r.last)
+      FROM (SELECT collection, document, id, max(n) AS last FROM changes NOT INDEXED WHERE n > @after AND n <= @upTo GROUP BY collection, document, id) AS r
+      ORDER BY r.collection, r.document, r.id`,
+    )
+    .raw()
   const get = db
     .prepare('SELECT value FROM changes WHERE collection = ? AND document = ? AND id = ? AND n <= ? ORDER BY n DESC LIMIT 1')
     .pluck()
@@ -88,6 +98,12 @@ export function createReaders(db: Database.Database, versions: Versions): Reader
       memo = undefined
     },
     dirty: (after, upTo) => dirty.all(through(after), through(upTo)) as Key[],
+    differences: (after, upTo, limit) => {
+      const [from, to] = [through(after), through(upTo)]
+      if (to - from > limit) return undefined
+      const rows = differences.all({ after: from, upTo: to }) as [string, DocumentId, string, string | null, string | null][]
+      return rows.map(([name, document, id, before, now]) => ({ key: { collection: name, document, id }, before, after: now }))
+    },
     get: (key, version) => parse(get.get(key.collection, key.document, key.id, through(version))),
     keys: (version, limit, from) => {
       const n = through(version)

@@ -106,6 +106,7 @@ function createView(db: Database.Database): ViewStore {
       return next === versions.at(Number.MAX_SAFE_INTEGER)?.version ? top : next
     },
     dirty: readers.dirty,
+    differences: readers.differences,
     get: readers.get,
     keys: readers.keys,
     records: readers.records,

@@ -46,6 +46,13 @@ export interface VersionEntry extends Omit<ProjectedEntry, 'changes'> {
   readonly keys: readonly Key[]
 }
 
+/** What became of one record between two versions, as canonical JSON; null: it did not exist. */
+export interface RecordDifference {
+  readonly key: Key
+  readonly before: string | null
+  readonly after: string | null
+}
+
 /** Records of `collection` refer to others by `field`. */
 export interface RefField {
   readonly collection: string
@@ -119,6 +126,8 @@ export interface View {
   cut(after: number, limits: CutLimits): number
   /** Keys that changed in (after, upTo], each once, in order. */
   dirty(after: number, upTo: number): readonly Key[]
+  /** The same keys with their records as of both versions, read at once; undefined when there were more than `limit` changes. */
+  differences(after: number, upTo: number, limit: number): readonly RecordDifference[] | undefined
   /** The record as of `version`: null when it did not exist. */
   get(key: Key, version: number): RecordValue | null
   /** Keys that existed as of `version`, in order, at most `limit`, behind `from`. */
