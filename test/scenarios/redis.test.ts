@@ -33,7 +33,10 @@ describeRedis('a Redis', () => {
   })
 
   const make = (options: Readonly<Record<string, unknown>> = {}, collections: Collections = schema.collections): Delivery => {
-    const delivery = createRedis({ url, ...options }, { name: 'live', log: LOG, adopt: false, collections })
+    const delivery = createRedis(
+      { url, ...options },
+      { name: 'live', log: LOG, adopt: false, collections, forward: { strategy: options['as'] === 'stream' ? 'actions' : 'state' } },
+    )
     open.push(delivery)
     return delivery
   }
@@ -164,7 +167,7 @@ describeRedis('a Redis', () => {
       const events = [change('rex', 3, null, { name: 'A' }), change('rex', 4, { name: 'A' }, null)]
       await send(delivery, 4, ...events)
       const again = make({ as: 'stream' })
-      expect(await again.begin()).toMatchObject({ place: undefined, stamp: 4 })
+      expect(await again.begin()).toMatchObject({ place: undefined, stamp: 4, isNew: false })
       await send(again, 5, ...events, change('mia', 5, null, {}))
       await again.moved?.(at(5))
       expect(await entries()).toEqual([...events.map(({ event }) => event?.id), `${LOG}/1/clinic/5/0/1`])
@@ -208,7 +211,10 @@ describeRedis('a Redis', () => {
     expect(() => redis({ url, as: 'stream', ttl: 3 })).toThrow('ttl')
     expect(() => make({}, { rejoin: collection({ name: string() }) })).toThrow('target named rejoin')
     await expect(
-      createRedis({ url: url.replace('redis://', 'redis://me:hunter2@') }, { name: 'x', log: LOG, adopt: false, collections: {} }).begin(),
+      createRedis(
+        { url: url.replace('redis://', 'redis://me:hunter2@') },
+        { name: 'x', log: LOG, adopt: false, collections: {}, forward: { strategy: 'state' } },
+      ).begin(),
     ).rejects.not.toThrow(/hunter2/u)
   })
 })

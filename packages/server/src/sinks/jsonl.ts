@@ -113,11 +113,11 @@ function standingOf(
   const place = cursor?.place
   const last = versionOf(lastLine(path))
   const stamp = Math.max(place?.version ?? 0, last ?? 0)
-  if (cursor === undefined || place === undefined) return { place: undefined, stamp, isNew: true }
+  if (place === undefined) return { place: undefined, stamp, isNew: forward.strategy === 'state' }
   // Between two cursors at most, the file of the cursor has become the next rotated one.
-  const aside = rotatedPath(path, cursor.rotated + 1)
+  const aside = rotatedPath(path, (cursor?.rotated ?? 0) + 1)
   const size = statSync(existsSync(aside) ? aside : path, { throwIfNoEntry: false })?.size ?? 0
-  if (size >= cursor.bytes) return { place, stamp, isNew: false }
+  if (size >= (cursor?.bytes ?? 0)) return { place, stamp, isNew: false }
   if (last !== undefined)
     return { place: { view: place.view, version: Math.min(place.version, Math.max(0, last - 1)) }, stamp, isNew: false }
   return forward.strategy === 'actions' ? { place, stamp, isNew: false } : { place: undefined, stamp, isNew: true }

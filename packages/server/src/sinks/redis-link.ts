@@ -87,6 +87,9 @@ export function namesOf(prefix: string, sink: string): Names {
   return { cursor: `${own}:cursor`, graves: `${own}:graves`, recent: `${own}:recent`, index: (target) => `${own}:keys:${target}` }
 }
 
+/** What of a sink's context the cursor is kept by. */
+export type CursorContext = Pick<SinkContext, 'name' | 'log' | 'adopt'> & { readonly forward: Pick<SinkContext['forward'], 'strategy'> }
+
 export interface Begun {
   readonly fence: number
   readonly place: SinkPlace | undefined
@@ -95,13 +98,8 @@ export interface Begun {
 }
 
 /** Takes the next fence. `declared`: what the rows look like; when it changed everything has to be written. */
-export async function beginCursor(
-  link: Link,
-  names: Names,
-  context: Pick<SinkContext, 'name' | 'log' | 'adopt'>,
-  declared: string,
-): Promise<Begun> {
-  const { name, log, adopt } = context
+export async function beginCursor(link: Link, names: Names, context: CursorContext, declared: string): Promise<Begun> {
+  const { name, log, adopt, forward } = context
   const [type, fence, fields] = listOf(await link.run(BEGIN, [names.cursor], [log, adopt ? '1' : '', declared]))
   if (type !== 'begun')
     throw new SyncError(
@@ -114,7 +112,8 @@ export async function beginCursor(
     fence: Number(fence),
     place,
     stamp: Math.max(Number(cursor.get('attempted') ?? 0), place?.version ?? 0),
-    isNew: place === undefined,
+    // Events are never written anew: where they go on is the relay's to say.
+    isNew: place === undefined && forward.strategy === 'state',
   }
 }
 

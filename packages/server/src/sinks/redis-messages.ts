@@ -4,7 +4,7 @@
 import { canonicalJson } from '@rejoin/shared'
 import type { Delivery } from './delivery.ts'
 import { messageOf } from './message.ts'
-import type { Begun, Link } from './redis-link.ts'
+import type { Begun, CursorContext, Link } from './redis-link.ts'
 import { beginCursor, moveCursor, namesOf } from './redis-link.ts'
 import { PUBLISH } from './redis-scripts.ts'
 import type { Key, SinkContext } from './sink.ts'
@@ -15,7 +15,7 @@ const MAX_CALL = 250
 /** A stream `<prefix><target>` whose entries have the fields id, version and message. `maxLength` 0: without end. */
 export function createRedisStream(
   { prefix, maxLength }: { readonly prefix: string; readonly maxLength: number },
-  context: Pick<SinkContext, 'name' | 'log' | 'adopt' | 'collections'>,
+  context: CursorContext & Pick<SinkContext, 'collections'>,
   connect: () => Promise<Link>,
 ): Delivery {
   const names = namesOf(prefix, context.name)

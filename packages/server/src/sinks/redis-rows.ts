@@ -6,7 +6,7 @@ import { SyncError, canonicalJson } from '@rejoin/shared'
 import type { Delivery } from './delivery.ts'
 import { BUCKETS, bucketOf, hashText } from './digest.ts'
 import { addressOf } from './message.ts'
-import type { Begun, Link, Names } from './redis-link.ts'
+import type { Begun, CursorContext, Link, Names } from './redis-link.ts'
 import { beginCursor, fieldsOf, listOf, moveCursor, namesOf, readPlace } from './redis-link.ts'
 import { WRITE } from './redis-scripts.ts'
 import type { FoundRow, Key, SinkContext, SinkProof, SinkRow } from './sink.ts'
@@ -33,7 +33,7 @@ const NUL = '\0'
 /** The delivery. `connect` is asked for a new link at each begin. */
 export function createRedisRows(
   { as, prefix, ttl }: RowsOptions,
-  context: Pick<SinkContext, 'name' | 'log' | 'adopt' | 'collections'>,
+  context: CursorContext & Pick<SinkContext, 'collections'>,
   connect: () => Promise<Link>,
 ): Delivery {
   const names = namesOf(prefix, context.name)

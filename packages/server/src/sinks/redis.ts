@@ -5,6 +5,7 @@ import type { Clock } from '@rejoin/shared'
 import { SyncError, systemClock } from '@rejoin/shared'
 import type { Delivery } from './delivery.ts'
 import { deliverySink } from './delivery.ts'
+import type { CursorContext } from './redis-link.ts'
 import { connectRedis } from './redis-link.ts'
 import { createRedisInvalidation, createRedisStream } from './redis-messages.ts'
 import { STAMP, createRedisRows } from './redis-rows.ts'
@@ -49,7 +50,7 @@ export const openSink: OpenSink = async (options, context) => deliverySink(creat
 /** The delivery. */
 export function createRedis(
   options: Readonly<Record<string, unknown>>,
-  context: Pick<SinkContext, 'name' | 'log' | 'adopt' | 'collections'>,
+  context: CursorContext & Pick<SinkContext, 'collections'>,
   clock: Clock = systemClock,
 ): Delivery {
   const { url, prefix, as, ttl, maxLength, keys, timeout } = parse(options)

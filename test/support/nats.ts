@@ -1,0 +1,57 @@
+/**
+ * Looking into a NATS server from a test, without the sink's code.
+ */
+import { jetstream, jetstreamManager } from '@nats-io/jetstream'
+import { connect, headers } from '@nats-io/transport-node'
+
+/** A message of a stream. */
+export interface StoredMessage {
+  readonly subject: string
+  readonly headers: Readonly<Record<string, string>>
+  readonly text: string
+}
+
+/** All messages that a stream holds, in order; none when it is not there. */
+export async function natsMessages(url: string, stream: string): Promise<StoredMessage[]> {
+  return withNats(url, async ({ manager }) => {
+    const state = await manager.streams.info(stream).then(
+      (info) => info.state,
+      () => undefined,
+    )
+    const found: StoredMessage[] = []
+    for (let seq = state?.first_seq ?? 1; seq <= (state?.last_seq ?? 0); seq++) {
+      const message = await manager.streams.getMessage(stream, { seq }).catch(() => null)
+      if (message === null) continue
+      const own = Object.fromEntries([...message.header].map(([name, [value = '']]) => [name, value]))
+      found.push({ subject: message.subject, headers: own, text: new TextDecoder().decode(message.data) })
+    }
+    return found
+  })
+}
+
+/** Publishes as a stranger would. */
+export async function natsPut(url: string, subject: string, text: string, given: Readonly<Record<string, string>> = {}): Promise<void> {
+  await withNats(url, async ({ client }) => {
+    const own = headers()
+    for (const [name, value] of Object.entries(given)) own.set(name, value)
+    await client.publish(subject, text, { headers: own })
+  })
+}
+
+/** Deletes every stream there is. */
+export async function natsWipe(url: string, ...streams: readonly string[]): Promise<void> {
+  await withNats(url, async ({ manager }) => {
+    for (const stream of streams) await manager.streams.delete(stream).catch(() => false)
+  })
+}
+
+type Both = { readonly manager: Awaited<ReturnType<typeof jetstreamManager>>; readonly client: ReturnType<typeof jetstream> }
+
+async function withNats<T>(url: string, use: (nats: Both) => Promise<T>): Promise<T> {
+  const connection = await connect({ servers: url, reconnect: false })
+  try {
+    return await use({ manager: await jetstreamManager(connection), client: jetstream(connection) })
+  } finally {
+    await connection.close()
+  }
+}
