@@ -16,7 +16,7 @@ export interface Listing {
 }
 
 export function createListing(
-  { stream, root }: Pick<Shape, 'stream' | 'root'>,
+  { stream, root }: { readonly stream: string; readonly root: string },
   targets: readonly string[],
   open: () => Promise<Link>,
 ): Listing {
