@@ -27,7 +27,7 @@ const LOG = 'a'.repeat(32)
 describe('elasticsearch()', () => {
   const node = 'http://127.0.0.1:9'
   it('refuses what cannot be meant', () => {
-    const options = (given: Record<string, unknown>) => () => elasticsearch({ node, ...given } as ElasticsearchOptions)
+    const options = (given: Record<string, unknown>) => () => elasticsearch({ node, ...given })
     for (const given of [
       { node: 'localhost' },
       { node: 'http://me:secret@127.0.0.1' },
@@ -144,10 +144,10 @@ describeOpensearch('the Elasticsearch sink', () => {
     await deliver(sink, [row('2', { name: 'again' })], at(6))
     const all = async (): Promise<number> => (await documents(server.url, `${index}-write`)).length
     await sink.moved?.(at(6))
-    clock.advance(19_000)
+    await clock.advance(19_000)
     await sink.moved?.(at(7))
     expect(await all()).toBe(2)
-    clock.advance(2_000)
+    await clock.advance(2_000)
     await sink.moved?.(at(8))
     expect(await all()).toBe(1)
     expect(await deliver(sink, [row('1', { name: 'anew' })], at(9))).toEqual([])

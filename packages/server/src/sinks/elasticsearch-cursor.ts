@@ -4,7 +4,7 @@
 import type { JsonValue } from '@rejoin/shared'
 import { SyncError } from '@rejoin/shared'
 import type { Ask, Body } from './elasticsearch-http.ts'
-import { objectOf } from './elasticsearch-http.ts'
+import { objectOf, textOf } from './elasticsearch-http.ts'
 import type { Key, SinkPlace } from './sink.ts'
 
 const INDEX = 'rejoin-sinks'
@@ -86,7 +86,7 @@ export async function uuidsOf(ask: Ask, indices: readonly string[]): Promise<Rea
   return Object.fromEntries(
     Object.entries(body).map(([index, value]) => {
       const { uuid, history_uuid: history } = objectOf(objectOf(objectOf(value)['settings'])['index'])
-      return [index, typeof history === 'string' ? `${String(uuid)}/${history}` : String(uuid)]
+      return [index, typeof history === 'string' ? `${textOf(uuid)}/${history}` : textOf(uuid)]
     }),
   )
 }
@@ -97,7 +97,7 @@ function bodyOf({ place, ...rest }: Notebook): Body {
 
 function notebookOf({ log, fence, stamp, uuids, place }: Body): Notebook {
   return {
-    log: String(log),
+    log: textOf(log),
     fence: Number(fence),
     stamp: Number(stamp),
     uuids: objectOf(uuids) as Readonly<Record<string, string>>,
@@ -107,7 +107,7 @@ function notebookOf({ log, fence, stamp, uuids, place }: Body): Notebook {
 
 function placeOf({ view, version, mark, refreshed }: Body): SinkPlace {
   return {
-    view: String(view),
+    view: textOf(view),
     version: Number(version),
     ...(typeof mark === 'string' ? { mark } : {}),
     ...(refreshed === undefined ? {} : { refreshed: refreshed as Key | null }),

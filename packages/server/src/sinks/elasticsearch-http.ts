@@ -107,7 +107,12 @@ export function causeOf({ error }: Body): string | undefined {
   const { type, reason, caused_by: cause } = objectOf(error)
   if (typeof type !== 'string') return undefined
   const deeper = objectOf(cause)['reason']
-  return `${type}: ${String(reason)}${typeof deeper === 'string' ? ` (${deeper})` : ''}`
+  return `${type}: ${textOf(reason)}${typeof deeper === 'string' ? ` (${deeper})` : ''}`
+}
+
+/** The value when it is a text, otherwise as JSON. */
+export function textOf(value: unknown): string {
+  return typeof value === 'string' ? value : (JSON.stringify(value) ?? '')
 }
 
 /** The value when it is an object, otherwise an empty one. */

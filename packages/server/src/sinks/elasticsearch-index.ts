@@ -4,7 +4,7 @@
 import type { FieldKind, Fields } from '@rejoin/shared'
 import { SyncError, canonicalJson } from '@rejoin/shared'
 import type { Ask, Body } from './elasticsearch-http.ts'
-import { objectOf } from './elasticsearch-http.ts'
+import { objectOf, textOf } from './elasticsearch-http.ts'
 import type { SinkContext } from './sink.ts'
 
 /** Version of the view at which the document was last written. */
@@ -160,7 +160,7 @@ function metaOf(sink: string, { name, fields, revision }: Target): Body {
 function mismatch(kinds: Body, { fields = {} }: Target): string | undefined {
   const type = (kind: unknown): string => canonicalJson(TYPES[kind as FieldKind] ?? null)
   const wrong = Object.entries(fields).find(([field, { kind }]) => Object.hasOwn(kinds, field) && type(kinds[field]) !== type(kind))
-  return wrong === undefined ? undefined : `the field ${wrong[0]} was ${String(kinds[wrong[0]])} and is ${wrong[1].kind} now`
+  return wrong === undefined ? undefined : `the field ${wrong[0]} was ${textOf(kinds[wrong[0]])} and is ${wrong[1].kind} now`
 }
 
 /** Does what `standingOf` found missing. */

@@ -6,7 +6,7 @@ import { canonicalJson } from '@rejoin/shared'
 import { BUCKETS, bucketOf, hashText } from './digest.ts'
 import type { CursorDocument } from './elasticsearch-cursor.ts'
 import type { Ask, Body } from './elasticsearch-http.ts'
-import { listOf, objectOf } from './elasticsearch-http.ts'
+import { listOf, objectOf, textOf } from './elasticsearch-http.ts'
 import type { Target } from './elasticsearch-index.ts'
 import { DELETED, STAMP } from './elasticsearch-index.ts'
 import { addressIn } from './elasticsearch-write.ts'
@@ -120,7 +120,7 @@ async function* scroll(ask: Ask, { write }: Target): AsyncGenerator<readonly Bod
 }
 
 function rowOf(target: Target, hit: Body, hash: SinkProof['hash']): FoundRow {
-  const address = String(hit['_id'])
+  const address = textOf(hit['_id'])
   const { document, id, [STAMP]: stamp, ...value } = objectOf(hit['_source'])
   const key = { collection: target.name, document: document as Key['document'], id: id as string }
   if (typeof document === 'string' && typeof id === 'string' && document !== '' && addressIn(key) === address)
