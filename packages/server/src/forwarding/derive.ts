@@ -2,10 +2,10 @@
  * What a sink has to write for a stretch of versions (between steps 7 and 8 of the path): the difference of T as of two versions, or every change in between in order. Pure, given the view and T.
  */
 import type { RecordValue } from '@rejoin/shared'
-import type { SourceRows, Transform } from '../projection/transform.ts'
+import type { SourceAt, SourceRows, Transform } from '../projection/transform.ts'
 import { bucketOf } from '../sinks/digest.ts'
 import type { SinkEvent, SinkRow } from '../sinks/sink.ts'
-import type { CutLimits, Key, VersionEntry, View } from '../view/view.ts'
+import type { CutLimits, Key, RecordDifference, VersionEntry, View } from '../view/view.ts'
 import { compareKeys, keyText } from '../view/view.ts'
 
 /** A key for which T has no row because select failed. */
@@ -27,23 +27,26 @@ export interface DerivedState {
   readonly cured: readonly Key[]
 }
 
+/** A stretch of versions and the records that it affects. */
+export interface Cut {
+  readonly to: number
+  readonly sources: readonly Key[]
+  /** What changed in it, when that is at hand. */
+  readonly differences?: readonly RecordDifference[] | undefined
+}
+
 /**
- * The end of the next cut, with no more than `limits` between, records that depend on changed ones counted too; one version when even that has more. `sources` are the records affected.
- * `to` is `after` when there is nothing new.
+ * The end of the next cut, with no more than `limits` between, records that depend on changed ones counted too; one version when even that has more. `to` is `after` when there is nothing new.
  */
-export function chooseCut(
-  view: View,
-  transform: Transform,
-  after: number,
-  limits: CutLimits,
-): { readonly to: number; readonly sources: readonly Key[] } {
+export function chooseCut(view: View, transform: Transform, after: number, limits: CutLimits): Cut {
   const least = view.cut(after, { items: 1, bytes: 1 })
   if (least <= after) return { to: after, sources: [] }
   for (let items = limits.items; ;) {
     const to = view.cut(after, { items, bytes: limits.bytes })
-    const dirty = view.dirty(after, to)
+    const differences = view.differences(after, to, limits.items)
+    const dirty = differences?.map(({ key }) => key) ?? view.dirty(after, to)
     const sources = transform.affected(view, dirty, to)
-    if (sources.length <= limits.items || to === least) return { to, sources }
+    if (sources.length <= limits.items || to === least) return { to, sources, differences }
     // Fewer changes than these, so that it ends.
     items = Math.max(1, Math.min(dirty.length - 1, Math.ceil((dirty.length * limits.items) / sources.length)))
   }
@@ -56,21 +59,18 @@ export function chooseCut(
 export async function deriveState(
   view: View,
   transform: Transform,
-  cut: {
+  cut: Partial<Cut> & {
     readonly from: number
     readonly to: number
     readonly attempted?: number | undefined
-    /** Records affected, when they are known. @default what changed in (from, to], and dependents */
-    readonly sources?: readonly Key[] | undefined
   },
 ): Promise<DerivedState> {
   const { from, to } = cut
   const attempted = cut.attempted ?? from
   const sources = cut.sources ?? transform.affected(view, view.dirty(from, to), to)
+  const asked = recordsOf(view, sources, { ...cut, from, to })
   // What an attempt may have left there is what T gave then; an attempt beyond `to` is seen to by the next cut.
-  const versions = attempted > from && attempted < to ? [from, to, attempted] : [from, to]
-  const records = recordsOf(view, sources, from, to)
-  const asked = versions.flatMap((version, i) => sources.map((source, nth) => ({ source, version, record: records[i]?.[nth] })))
+  if (attempted > from && attempted < to) for (const source of sources) asked.push({ source, version: attempted })
   const made = await transform.rows(view, asked)
   const deletes: SinkRow[] = []
   const sets: SinkRow[] = []
@@ -79,51 +79,63 @@ export async function deriveState(
   for (const i of sources.keys()) {
     const [old, now, ambiguous] = [made[i], made[sources.length + i], made[2 * sources.length + i]]
     if (old === undefined || now === undefined) continue
-    const [before, after] = [old.rows[0], now.rows[0]]
-    if (
-      isPlain(old) &&
-      isPlain(now) &&
-      attempted <= from &&
-      (before === undefined || after === undefined || isKey(before.key, after.key))
-    ) {
-      // By far the most: at most one row, then and now, of the same key.
-      const key = (after ?? before)?.key
-      if (key === undefined || isSame(before?.value ?? null, after?.value ?? null)) continue
-      if (after === undefined) deletes.push({ key, value: null, before: before?.value ?? null })
-      else sets.push({ key, value: after.value, before: before?.value ?? null })
+    if (attempted <= from && isSimple(old, now)) {
+      const row = changeOf(old, now)
+      if (row !== undefined) (row.value === null ? deletes : sets).push(row)
       continue
     }
     for (const row of differences(transform, { old, now, ambiguous }, attempted > from)) (row.value === null ? deletes : sets).push(row)
     for (const { key, reason } of now.poison) poisoned.push({ key, reason, before: valuesOf(old)(key) })
     for (const { key } of old.poison) if (!isPoisoned(now, key)) cured.push(key)
   }
-  return { rows: [...deletes, ...sets], poisoned, cured }
+  for (const row of sets) deletes.push(row)
+  return { rows: deletes, poisoned, cured }
 }
 
-/** The records as of both versions, each in the order of `sources`, as far as it is cheaper to read them at once. */
+/** All sources as of `from`, then all as of `to`, with their records as far as it is cheaper to read them at once. */
 function recordsOf(
   view: View,
   sources: readonly Key[],
-  from: number,
-  to: number,
-): readonly (readonly (RecordValue | null | undefined)[])[] {
-  const differences = view.differences(from, to, 4 * sources.length) ?? []
-  const before: (RecordValue | null | undefined)[] = []
-  const after: (RecordValue | null | undefined)[] = []
+  { from, to, differences }: Partial<Cut> & { readonly from: number; readonly to: number },
+): SourceAt[] {
+  const changed = differences ?? view.differences(from, to, 4 * sources.length)
+  const before: SourceAt[] = []
+  const after: SourceAt[] = []
   // Both are in the order of keys.
   let next = 0
-  for (const [i, source] of sources.entries()) {
-    while (next < differences.length && compareKeys(differences[next]?.key ?? source, source) < 0) next++
-    const found = differences[next]
-    if (found === undefined || !isKey(found.key, source)) continue
-    before[i] = parsed(found.before)
-    after[i] = parsed(found.after)
+  for (const source of sources) {
+    if (changed === undefined) {
+      before.push({ source, version: from })
+      after.push({ source, version: to })
+      continue
+    }
+    while (next < changed.length && compareKeys(changed[next]?.key ?? source, source) < 0) next++
+    const found = changed[next]
+    const isChanged = found !== undefined && isKey(found.key, source)
+    const record = isChanged ? parsed(found.after) : view.get(source, to)
+    after.push({ source, version: to, record })
+    // T may do with each what it likes.
+    before.push({ source, version: from, record: isChanged ? parsed(found.before) : record && { ...record } })
   }
-  return [before, after]
+  for (const each of after) before.push(each)
+  return before
 }
 
 function parsed(text: string | null): RecordValue | null {
   return text === null ? null : (JSON.parse(text) as RecordValue)
+}
+
+/** By far the most are: at most one row, then and now, of the same key. */
+function isSimple(old: SourceRows, now: SourceRows): boolean {
+  if (old.rows.length > 1 || now.rows.length > 1 || old.poison.length > 0 || now.poison.length > 0) return false
+  const [before, after] = [old.rows[0], now.rows[0]]
+  return before === undefined || after === undefined || isKey(before.key, after.key)
+}
+
+function changeOf({ rows: [before] }: SourceRows, { rows: [after] }: SourceRows): SinkRow | undefined {
+  const key = (after ?? before)?.key
+  const [old, value] = [before?.value ?? null, after?.value ?? null]
+  return key === undefined || isSame(old, value) ? undefined : { key, value, before: old }
 }
 
 /** Rows of one source by which a destination may have to change. `unsure`: it may have more or less than `old`. */
@@ -141,10 +153,6 @@ function* differences(
     const [before, value] = [then(key), there(key)]
     if (unsure || isPoisoned(old, key) || !isSame(before, value)) yield { key, value, before }
   }
-}
-
-function isPlain({ rows, poison }: SourceRows): boolean {
-  return rows.length <= 1 && poison.length === 0
 }
 
 /** Keys that the record has in targets where it is one row. */
@@ -274,7 +282,15 @@ function isKey(a: Key, b: Key): boolean {
   return a.id === b.id && a.collection === b.collection && a.document === b.document
 }
 
-/** Both are canonical: equal rows have equal JSON. */
+/** Both are canonical: equal rows have the same names in the same order. */
 function isSame(a: RecordValue | null, b: RecordValue | null): boolean {
-  return a === b || JSON.stringify(a) === JSON.stringify(b)
+  if (a === b) return true
+  if (a === null || b === null) return false
+  const names = Object.keys(a)
+  if (names.length !== Object.keys(b).length) return false
+  return names.every((name) => {
+    const [x, y] = [a[name], b[name]]
+    if (x === y) return true
+    return typeof x === 'object' && typeof y === 'object' && JSON.stringify(x) === JSON.stringify(y)
+  })
 }

@@ -20,7 +20,7 @@ export interface TargetRow {
 export interface SourceAt {
   readonly source: Key
   readonly version: number
-  /** The record, null when there is none, from who has read it already. @default read from the view */
+  /** The record, null when there is none, from who has read it already and leaves it to T. @default read from the view */
   readonly record?: RecordValue | null | undefined
 }
 
@@ -158,6 +158,8 @@ function dependentsOf(view: Pick<View, 'get' | 'dependents'>, key: Key, from: st
     .filter((dependent) => view.get(dependent, version)?.[document.field] === key.document)
 }
 
+const NONE: readonly never[] = []
+
 async function rows(
   view: Pick<View, 'get'>,
   asked: readonly SourceAt[],
@@ -165,16 +167,12 @@ async function rows(
   call: CallSelect,
 ): Promise<readonly SourceRows[]> {
   const records = asked.map(({ source, version, record }) => (record === undefined ? view.get(source, version) : record))
-  const made = asked.map(({ source, version }) => ({
-    source,
-    version,
-    rows: [] as TargetRow[],
-    poison: [] as { key: Key; reason: string }[],
-  }))
+  const made = asked.map(({ source, version }) => ({ source, version, rows: [] as TargetRow[], poison: NONE as SourceRows['poison'] }))
   // Thousands of records may join the same one.
   const joined = createJoins(view)
   for (const [index, projection] of projections.entries()) {
-    const inputOf = inputsOf(projection, joined)
+    const isLast = projections.findLastIndex(({ from }) => from === projection.from) === index
+    const inputOf = inputsOf(projection, joined, isLast)
     const picked: (typeof made)[number][] = []
     const given: SelectInput[] = []
     for (const [i, into] of made.entries()) {
@@ -188,7 +186,7 @@ async function rows(
     for (const [i, into] of picked.entries()) {
       const { document, id } = into.source
       const outcome = at(outcomes, i)
-      if ('error' in outcome) into.poison.push({ key: { collection: projection.to, document, id }, reason: outcome.error })
+      if ('error' in outcome) into.poison = [...into.poison, { key: { collection: projection.to, document, id }, reason: outcome.error }]
       else
         for (const { part, value } of outcome.rows)
           into.rows.push({ key: { collection: projection.to, document, id: part === undefined ? id : `${id}/${part}` }, value })
@@ -216,11 +214,15 @@ function createJoins(view: Pick<View, 'get'>): Joins {
   }
 }
 
-/** Makes what select is given, of one record after another. */
-function inputsOf({ as, join }: Projection, joined: Joins): (source: Key, version: number, record: RecordValue) => SelectInput['input'] {
+/** Makes what select is given, of one record after another. `isLast`: nobody else needs the record, it can be what select sees. */
+function inputsOf(
+  { as, join }: Projection,
+  joined: Joins,
+  isLast: boolean,
+): (source: Key, version: number, record: RecordValue) => SelectInput['input'] {
   const joins = Object.entries(join)
   return ({ document, id }, version, record) => {
-    const input: Record<string, unknown> = { [as]: { ...record, document, id }, document, id }
+    const input: Record<string, unknown> = { [as]: Object.assign(isLast ? record : { ...record }, { document, id }), document, id }
     for (const [name, ref] of joins) {
       const [target, where] = [record[ref.field], documentOf(ref, document, record)]
       const leads = typeof target === 'string' && typeof where === 'string'
