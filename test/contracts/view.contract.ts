@@ -46,6 +46,10 @@ const valueAt = ({ entries }: Oracle, { collection, document, id }: Key, version
     .filter((each) => each.version <= version && each.document === document)
     .flatMap(({ changes }) => changes)
     .findLast((each) => each.collection === collection && each.id === id)?.value ?? null
+const textAt = (oracle: Oracle, key: Key, version: number): string | null => {
+  const value = valueAt(oracle, key, version)
+  return value === null ? null : JSON.stringify(value)
+}
 const keysOf = (entries: readonly ProjectedEntry[]): Key[] => {
   const keys = new Map<string, Key>()
   for (const { document, changes } of entries)
@@ -382,11 +386,9 @@ function compare(view: ViewStore, oracle: Oracle): void {
     expect(view.keys(version, 100)).toEqual(live)
     for (const each of all) expect(view.get(each, version)).toEqual(valueAt(oracle, each, version))
     expect(view.dirty(version, head)).toEqual(keysOf(entries.filter((each) => each.version > version && each.version <= head)))
-    const text = (each: Key, when: number): string | null => {
-      const value = valueAt(oracle, each, when)
-      return value === null ? null : JSON.stringify(value)
-    }
-    const differences = view.dirty(version, head).map((each) => ({ key: each, before: text(each, version), after: text(each, head) }))
+    const differences = view
+      .dirty(version, head)
+      .map((each) => ({ key: each, before: textAt(oracle, each, version), after: textAt(oracle, each, head) }))
     expect(view.differences(version, head, 1_000)).toEqual(differences)
     if (differences.length > 1) expect(view.differences(version, head, 1)).toBeUndefined()
     const cut = view.cut(version, { items: 3, bytes: 30 })

@@ -171,21 +171,20 @@ export async function deriveActions(
 ): Promise<{ readonly rows: readonly SinkRow[]; readonly poisoned: ReadonlyMap<SinkRow, string> }> {
   const { after, upTo, log, replay } = stretch
   const changes: { readonly entry: VersionEntry; readonly index: number; readonly source: Key }[] = []
+  const asked: SourceAt[] = []
   for (let at = after; ;) {
-    const entries = view.entries(at, upTo, PAGE)
-    for (const entry of entries)
-      for (const [index, source] of entry.keys.entries())
-        if (transform.collections.has(source.collection)) changes.push({ entry, index, source })
+    const entries = view.changes(at, upTo, PAGE)
+    for (const entry of entries) {
+      for (const [index, { key: source, before, after: now }] of entry.changes.entries()) {
+        if (!transform.collections.has(source.collection)) continue
+        changes.push({ entry, index, source })
+        asked.push({ source, version: entry.version - 1, record: parsed(before) }, { source, version: entry.version, record: parsed(now) })
+      }
+    }
     at = entries.at(-1)?.version ?? upTo
     if (entries.length < PAGE) break
   }
-  const made = await transform.rows(
-    view,
-    changes.flatMap(({ entry, source }) => [
-      { source, version: entry.version - 1 },
-      { source, version: entry.version },
-    ]),
-  )
+  const made = await transform.rows(view, asked)
   const rows: SinkRow[] = []
   const poisoned = new Map<SinkRow, string>()
   for (const [i, { entry, index, source }] of changes.entries()) {

@@ -4,7 +4,18 @@
 import type { DocumentId, RecordValue } from '@rejoin/shared'
 import { nextMark } from '../view/mark.ts'
 import type { SlowDocument } from '../view/turns.ts'
-import type { CutLimits, DocumentState, Key, Place, ProjectedEntry, RecordChange, Source, ViewStore, Misfit } from '../view/view.ts'
+import type {
+  CutLimits,
+  DocumentState,
+  Key,
+  Place,
+  ProjectedEntry,
+  RecordChange,
+  Source,
+  VersionEntry,
+  ViewStore,
+  Misfit,
+} from '../view/view.ts'
 import { compareKeys, compareText, keyText } from '../view/view.ts'
 
 interface Version extends Omit<ProjectedEntry, 'settled' | 'changes'> {
@@ -66,6 +77,13 @@ export function createMemoryView(id: string): ViewStore {
     for (const { version, keys } of versions) if (version > after && version <= upTo) for (const key of keys) found.set(keyText(key), key)
     return sorted(found.values())
   }
+  const entries = (after: number, upTo: number, limit: number): readonly VersionEntry[] =>
+    versions
+      .filter(({ version }) => version > after && version <= Math.min(upTo, head() ?? 0))
+      .slice(0, limit)
+      .map(({ version, partition, position, epoch, seq, document, actor, at, settled, keys }) => {
+        return { version, partition, position, epoch, seq, document, actor, at, settled, keys }
+      })
 
   return {
     id,
@@ -97,13 +115,12 @@ export function createMemoryView(id: string): ViewStore {
       return sorted(live).slice(0, limit)
     },
     mark: (version) => versions.findLast((each) => each.version <= version)?.mark ?? '',
-    entries: (after, upTo, limit) =>
-      versions
-        .filter(({ version }) => version > after && version <= Math.min(upTo, head() ?? 0))
-        .slice(0, limit)
-        .map(({ version, partition, position, epoch, seq, document, actor, at, settled, keys }) => {
-          return { version, partition, position, epoch, seq, document, actor, at, settled, keys }
-        }),
+    entries,
+    changes: (after, upTo, limit) =>
+      entries(after, upTo, limit).map((entry) => ({
+        ...entry,
+        changes: entry.keys.map((key) => ({ key, before: at(key, entry.version - 1), after: at(key, entry.version) })),
+      })),
     lag: (version) => {
       const behind = versions.filter((each) => each.version > version && each.version <= (head() ?? 0))
       return { entries: behind.length, bytes: behind.reduce((sum, { bytes }) => sum + bytes, 0), at: behind[0]?.at }

@@ -3,7 +3,7 @@
  */
 import type { DocumentId, Seq } from '@rejoin/shared'
 import type Database from 'better-sqlite3'
-import type { Key, RefField, VersionEntry, ViewStore } from '../view/view.ts'
+import type { Key, RecordDifference, RefField, VersionChanges, VersionEntry, ViewStore } from '../view/view.ts'
 import type { Versions } from './view-sqlite-read.ts'
 
 interface HistoryParts {
@@ -12,34 +12,53 @@ interface HistoryParts {
   readonly oldest: () => number
 }
 
-type History = Pick<ViewStore, 'mark' | 'entries' | 'lag' | 'versionOf' | 'versionAt'>
+type History = Pick<ViewStore, 'mark' | 'entries' | 'changes' | 'lag' | 'versionOf' | 'versionAt'>
 
 type EntryRow = Omit<VersionEntry, 'keys' | 'settled'> & { readonly settled: number; readonly through: number }
+
+type ChangeRow = readonly [number, string, DocumentId, string, value?: string | null, before?: string | null]
 
 export function createHistory(db: Database.Database, { versions, head, oldest }: HistoryParts): History {
   const mark = db.prepare('SELECT mark FROM entries WHERE version <= ? ORDER BY version DESC LIMIT 1').pluck()
   const page = db.prepare(
     'SELECT version, partition, position, epoch, seq, document, actor, at, settled, through FROM entries WHERE version > ? AND version <= ? ORDER BY version LIMIT ?',
   )
-  const changes = db.prepare('SELECT version, collection, document, id FROM changes WHERE n > ? AND n <= ? ORDER BY n')
+  const changes = db.prepare('SELECT version, collection, document, id FROM changes WHERE n > ? AND n <= ? ORDER BY n').raw()
+  const differences = db
+    .prepare(
+      `SELECT version, collection, document, id, value,
+        (SELECT value FROM changes AS b WHERE b.collection = c.collection AND b.document = c.document AND b.id = c.id AND b.n < c.n ORDER BY b.n DESC LIMIT 1)
+      FROM changes AS c NOT INDEXED WHERE n > ? AND n <= ? ORDER BY n`,
+    )
+    .raw()
   const next = db.prepare('SELECT at FROM entries WHERE version > ? AND version <= ? ORDER BY version LIMIT 1').pluck()
   const state = db.prepare('SELECT seq, parked FROM documents WHERE document = ?')
   const exact = db.prepare('SELECT max(version) FROM entries WHERE document = ? AND seq = ?').pluck()
   const last = db.prepare('SELECT max(version) FROM entries WHERE document = ?').pluck()
   const later = db.prepare('SELECT version FROM entries WHERE at > ? ORDER BY version LIMIT 1').pluck()
   const before = db.prepare('SELECT max(version) FROM entries WHERE version < ?').pluck()
+  const read = (after: number, upTo: number, limit: number, found: Database.Statement): (VersionEntry & Partial<VersionChanges>)[] => {
+    const rows = page.all(after, Math.min(upTo, head() ?? 0), limit) as EntryRow[]
+    const byVersion = new Map<number, { readonly keys: Key[]; readonly changes: RecordDifference[] }>()
+    for (const { version } of rows) byVersion.set(version, { keys: [], changes: [] })
+    for (const row of found.all(versions.at(after)?.through ?? 0, rows.at(-1)?.through ?? 0) as ChangeRow[]) {
+      const [version, collection, document, id, now, before] = row
+      const into = byVersion.get(version)
+      const key = { collection, document, id }
+      into?.keys.push(key)
+      if (now !== undefined && before !== undefined) into?.changes.push({ key, before, after: now })
+    }
+    return rows.map((row) => {
+      const { version, partition, position, epoch, seq, document, actor, at } = row
+      const { keys = [], changes = [] } = byVersion.get(version) ?? {}
+      const entry = { version, partition, position, epoch, seq, document, actor, at, settled: row.settled === 1, keys }
+      return found === differences ? { ...entry, changes } : entry
+    })
+  }
   return {
     mark: (version) => (mark.get(version) as string | undefined) ?? '',
-    entries: (after, upTo, limit) => {
-      const rows = page.all(after, Math.min(upTo, head() ?? 0), limit) as EntryRow[]
-      const keys = new Map<number, Key[]>(rows.map(({ version }) => [version, []]))
-      const found = changes.all(versions.at(after)?.through ?? 0, rows.at(-1)?.through ?? 0) as (Key & { version: number })[]
-      for (const { version, collection, document, id } of found) keys.get(version)?.push({ collection, document, id })
-      return rows.map((row) => {
-        const { version, partition, position, epoch, seq, document, actor, at } = row
-        return { version, partition, position, epoch, seq, document, actor, at, settled: row.settled === 1, keys: keys.get(version) ?? [] }
-      })
-    },
+    entries: (after, upTo, limit) => read(after, upTo, limit, changes),
+    changes: (after, upTo, limit) => read(after, upTo, limit, differences) as readonly VersionChanges[],
     lag: (version) => {
       const upTo = head() ?? 0
       const [from, to] = [versions.at(version), versions.at(upTo)]

@@ -53,6 +53,11 @@ export interface RecordDifference {
   readonly after: string | null
 }
 
+/** A version with what it did to each record, in the same order as its keys. */
+export interface VersionChanges extends VersionEntry {
+  readonly changes: readonly RecordDifference[]
+}
+
 /** Records of `collection` refer to others by `field`. */
 export interface RefField {
   readonly collection: string
@@ -136,6 +141,8 @@ export interface View {
   mark(version: number): string
   /** Versions in (after, upTo], none above the head, in order, at most `limit`. */
   entries(after: number, upTo: number, limit: number): readonly VersionEntry[]
+  /** The same with the records before and after each. */
+  changes(after: number, upTo: number, limit: number): readonly VersionChanges[]
   /** What lies between `version` and the head: entries, bytes of their records' canonical JSON, and when the first of them was accepted (ms since 1970). */
   lag(version: number): { readonly entries: number; readonly bytes: number; readonly at: number | undefined }
   /** A version as of which the document holds its entry `seq`, as low as is known. Undefined: not in the view yet, or the document is parked. */
