@@ -72,64 +72,68 @@ async function start(): Promise<{ postgres: Postgres; relay: Relay; devices: rea
   return { postgres, relay, devices: open.devices }
 }
 
-/** They edit for `SECONDS`, whatever happens meanwhile. */
+/** They edit for about `SECONDS`, whatever happens meanwhile. */
 async function edit(postgres: Postgres, relay: Relay, devices: readonly Device[]): Promise<void> {
   const [desk, , tablet, phone] = devices
   if (desk === undefined || tablet === undefined || phone === undefined) throw new Error('devices are missing')
-  const began = story.seconds()
-  const at = (share: number): Promise<void> => pause((began + share * SECONDS - story.seconds()) * 1000)
+  const go = (share: number): Promise<void> => pause(share * SECONDS * 1000)
   for (const device of devices) device.begin()
   story.say(`${devices.length} devices edit: pets and owners come, change, move to another city, and go`)
   story.watch(() => sum(devices))
 
-  await at(0.1)
+  await go(0.1)
   unplug(tablet)
-  await at(0.18)
-  await survive(postgres, desk, {
-    what: 'kill -9: the relay',
-    kill: () => relay.kill(),
-    revive: () => relay.start(),
-  })
-  await at(0.34)
+  await go(0.1)
+  const first = await kill('kill -9: the relay', desk, () => relay.kill())
+  await first.revive(() => relay.start())
   plug(tablet)
-  await survive(postgres, desk, {
-    what: 'killed: the forwarder, a thread of the relay, which starts it again',
-    kill: () => relay.killForwarder(),
-  })
-  await at(0.48)
+  await first.survived(postgres)
+
+  await go(0.1)
+  const second = await kill('killed: the forwarder, a thread of the relay, which starts it again', desk, () => relay.killForwarder())
+  await second.survived(postgres)
+
+  await go(0.1)
   unplug(phone)
-  await at(0.55)
-  await survive(postgres, desk, {
-    what: 'kill -9: Postgres',
-    kill: () => postgres.kill(),
-    revive: () => postgres.start(),
-  })
-  await at(0.72)
+  await go(0.1)
+  const third = await kill('kill -9: Postgres', desk, () => postgres.kill())
+  await third.revive(() => postgres.start())
   plug(phone)
-  await at(1)
+  await third.survived(postgres)
+
+  await go(0.1)
+  for (const device of devices) device.calm = true
+  await go(0.2)
   for (const device of devices) device.rest()
 }
 
-/** Kills something, while everybody goes on; adds a pet meanwhile, and looks for it in Postgres afterwards. */
-async function survive(
-  postgres: Postgres,
-  device: Device,
-  { what, kill, revive }: { readonly what: string; readonly kill: () => Promise<void>; readonly revive?: () => Promise<void> },
-): Promise<void> {
-  await kill()
+interface Killed {
+  revive(start: () => Promise<void>): Promise<void>
+  /** Waits until a pet that was added right after the kill is in Postgres. */
+  survived(postgres: Postgres): Promise<void>
+}
+
+/** Kills something, while everybody goes on. */
+async function kill(what: string, device: Device, strike: () => Promise<void>): Promise<Killed> {
+  await strike()
   story.say(what, 'bad')
   const killed = story.seconds()
+  const since = (): string => `${(story.seconds() - killed).toFixed(1)} s`
   const added = device.edit((pets, owners) => addPet(pets, owners, SURVIVOR))
-  if (revive !== undefined) {
-    await pause(DOWN_MS)
-    await revive()
-    story.say(`it is started again, ${(story.seconds() - killed).toFixed(1)} s later`)
+  return {
+    revive: async (start) => {
+      await pause(DOWN_MS)
+      await start()
+      story.say(`it is started again, ${since()} later`)
+    },
+    survived: async (postgres) => {
+      await added.wait({ to: 'sink:warehouse', signal: late() })
+      const after = since()
+      const rows = await postgres.query('SELECT 1 FROM pets WHERE id = $1', [added.value])
+      if (rows.length !== 1) throw new Error(`the wait for sink:warehouse ended, but Postgres does not have the pet ${added.value}`)
+      story.say(`a pet that was added meanwhile is in Postgres, ${after} after the kill`, 'good')
+    },
   }
-  await added.wait({ to: 'sink:warehouse', signal: late() })
-  const after = (story.seconds() - killed).toFixed(1)
-  const rows = await postgres.query('SELECT 1 FROM pets WHERE id = $1', [added.value])
-  if (rows.length !== 1) throw new Error(`the wait for sink:warehouse ended, but Postgres does not have the pet ${added.value}`)
-  story.say(`a pet that was added meanwhile is in Postgres, ${after} s after the kill`, 'good')
 }
 
 /** Everybody rests: the relay has every edit, and every sink has what the relay has. */
@@ -144,7 +148,9 @@ async function settle(devices: readonly Device[]): Promise<void> {
   for (const sink of SINKS) await all(`sink:${sink}`)
   const delays = devices.flatMap((device) => device.delays).sort((one, other) => one - other)
   const half = delays[Math.floor(delays.length / 2)] ?? 0
-  story.say(`every sink has every edit; of ${delays.length} that were followed, half were in Postgres within ${Math.ceil(half)} ms`, 'good')
+  story.say('every sink has every edit', 'good')
+  if (delays.length > 0)
+    story.say(`of ${delays.length} edits that were timed in the calm at the end, half were in Postgres within ${Math.ceil(half)} ms`)
 }
 
 async function prove(postgres: Postgres, relay: Relay, devices: readonly Device[]): Promise<void> {
