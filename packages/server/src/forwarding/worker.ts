@@ -7,6 +7,7 @@ import { SyncError, systemClock, toSyncError } from '@rejoin/shared'
 import { loadConfig } from '../load.ts'
 import type { Pump, PumpState } from '../pump.ts'
 import type { SinkSpec } from '../sinks/sink.ts'
+import { refsOf } from '../projection/transform.ts'
 import { openSqliteNotes } from '../storage/notes-sqlite.ts'
 import { openSqliteSource } from '../storage/sqlite-source.ts'
 import { openSqliteView } from '../storage/view-sqlite.ts'
@@ -66,6 +67,7 @@ async function run(port: Port, setup: WorkerSetup): Promise<void> {
       giveUp: (id) => tell({ type: 'abort', id }),
     }),
   )
+  view.prepareRefs(Object.values(setup.sinks).flatMap(({ forward }) => refsOf(forward.projections)))
   for (const [name, spec] of Object.entries(setup.sinks)) {
     const { after } = spec.forward
     const parts = { ...times, name, spec, schema, log, view, notes: notes.of(name), hold: holds.take, ...functionsOf(name) }

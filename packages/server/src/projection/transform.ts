@@ -49,8 +49,6 @@ export interface Transform {
   readonly source: string
   /** Collections that rows are made from, joined ones included. */
   readonly collections: ReadonlySet<string>
-  /** What the view is asked for dependents by. */
-  readonly refs: readonly RefField[]
   /** Records whose rows may differ after these keys changed, each once, in the order of keys. `version` is where the changes end: a record whose own reference changed is among the keys itself. */
   affected(view: Pick<View, 'get' | 'dependents'>, dirty: readonly Key[], version: number): readonly Key[]
   /** What T gives for each, in the order asked. */
@@ -68,6 +66,11 @@ export function compileTransform(
   return projections.length === 0 ? identity(schema.collections) : projected(schema, projections, call)
 }
 
+/** By which fields the view is asked for dependents. */
+export function refsOf(projections: readonly Pick<Projection, 'from' | 'join'>[]): readonly RefField[] {
+  return projections.flatMap(({ from, join }) => Object.values(join).map(({ field }) => ({ collection: from, field })))
+}
+
 function identity(collections: Collections): Transform {
   const names = new Set(Object.keys(collections))
   return {
@@ -77,7 +80,6 @@ function identity(collections: Collections): Transform {
     revision: canonicalJson(collections),
     source: '',
     collections: names,
-    refs: [],
     affected: (_view, dirty) => dirty.filter(({ collection }) => names.has(collection)),
     rows: async (view, asked) =>
       asked.map(({ source, version, record }) => {
@@ -121,7 +123,6 @@ function projected(schema: Schema, projections: readonly Projection[], call: Cal
     ),
     source: hashText(projections.map(({ source }) => source).join('\n')).toString(16),
     collections,
-    refs: [...edges.values()].flat().map(({ from, ref }) => ({ collection: from, field: ref.field })),
     affected: (view, dirty, version) => affected(view, dirty, version, { froms, edges }),
     rows: (view, asked) => rows(view, asked, projections, call),
     sourceOf: (target) => {
