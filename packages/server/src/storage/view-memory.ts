@@ -123,7 +123,11 @@ export function createMemoryView(id: string): ViewStore {
       })),
     lag: (version) => {
       const behind = versions.filter((each) => each.version > version && each.version <= (head() ?? 0))
-      return { entries: behind.length, bytes: behind.reduce((sum, { bytes }) => sum + bytes, 0), at: behind[0]?.at }
+      return {
+        entries: behind.length,
+        bytes: behind.reduce((sum, { bytes }) => sum + bytes, 0),
+        at: behind.slice(0, 1000).find(({ at }) => at > 0)?.at,
+      }
     },
     versionOf: (document, seq) => {
       const state = documents.get(document)

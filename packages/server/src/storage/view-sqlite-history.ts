@@ -31,7 +31,9 @@ export function createHistory(db: Database.Database, { versions, head, oldest }:
       FROM changes AS c NOT INDEXED WHERE n > ? AND n <= ? ORDER BY n`,
     )
     .raw()
-  const next = db.prepare('SELECT at FROM entries WHERE version > ? AND version <= ? ORDER BY version LIMIT 1').pluck()
+  const next = db
+    .prepare('SELECT at FROM (SELECT at FROM entries WHERE version > ? AND version <= ? ORDER BY version LIMIT 1000) WHERE at > 0 LIMIT 1')
+    .pluck()
   const state = db.prepare('SELECT seq, parked FROM documents WHERE document = ?')
   const exact = db.prepare('SELECT max(version) FROM entries WHERE document = ? AND seq = ?').pluck()
   const last = db.prepare('SELECT max(version) FROM entries WHERE document = ?').pluck()

@@ -143,7 +143,7 @@ export interface View {
   entries(after: number, upTo: number, limit: number): readonly VersionEntry[]
   /** The same with the records before and after each. */
   changes(after: number, upTo: number, limit: number): readonly VersionChanges[]
-  /** What lies between `version` and the head: entries, bytes of their records' canonical JSON, and when the first of them was accepted (ms since 1970). */
+  /** What lies between `version` and the head: entries, bytes of their records' canonical JSON, and when the first of them that has a time (a stock-taking's have none) was accepted, in ms since 1970; looked for among the first thousand. */
   lag(version: number): { readonly entries: number; readonly bytes: number; readonly at: number | undefined }
   /** A version as of which the document holds its entry `seq`, as low as is known. Undefined: not in the view yet, or the document is parked. */
   versionOf(document: DocumentId, seq: Seq): number | undefined
