@@ -59,7 +59,9 @@ describe('the client', async () => {
     console.log(`client, first: ${sum(first)} bytes compressed; later: ${later.map((name) => `${name} ${sum([name])}`).join(', ')}`)
     expect(sum(first)).toBeLessThanOrEqual(LIMITS.first)
     expect(inputs(first)).toEqual(expect.arrayContaining(['packages/client/dist/replica.js', 'packages/shared/dist/no-hints.js']))
-    expect(inputs(first).filter((path) => /codec|client\/dist\/connection\.js|memory|\/hints\.js|\/options-check\.js|record|schema/u.test(path))).toEqual([])
+    expect(
+      inputs(first).filter((path) => /codec|client\/dist\/connection\.js|memory|\/hints\.js|\/options-check\.js|record|schema/u.test(path)),
+    ).toEqual([])
   })
 
   it(`weighs at most ${LIMITS.whole} bytes with everything that a browser application gets, the store and the wire included`, async () => {

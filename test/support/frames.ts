@@ -52,6 +52,8 @@ export const frameArbitraries: { readonly [Type in Frame['type']]: fc.Arbitrary<
   presence: record({ type: is('presence'), handle: uint, awareness: bytes }),
   ping: record({ type: is('ping'), nonce: uint }),
   pong: record({ type: is('pong'), nonce: uint }),
+  await: record({ type: is('await'), ref: uint, handle: uint, seq, sink: text(WIRE_LIMITS.sink) }),
+  reached: record({ type: is('reached'), ref: uint, code, message }),
   welcome: record({ type: is('welcome'), revision: uint, heartbeat: uint, window: uint, relay: hex16, principal }),
   opened: record({
     type: is('opened'),

@@ -109,7 +109,7 @@ function typed(type: Frame['type'], body: { type?: Frame['type'] }): Frame {
   return body as Frame
 }
 
-/** Of known types: clients alone send those before `presence`, relays alone those from `welcome` on. */
+/** Of known types: relays alone send those from `welcome` on, and both send presence, ping and pong. */
 function isSentBy(from: 'client' | 'relay', type: number): boolean {
-  return from === 'client' ? type < FRAME_TYPES.welcome : type >= FRAME_TYPES.presence
+  return from === 'client' ? type < FRAME_TYPES.welcome : type >= FRAME_TYPES.presence && type !== FRAME_TYPES.await
 }

@@ -68,7 +68,7 @@ export function sinkSpec(
 ): SinkSpec {
   const unknown = Object.keys(options).find((name) => !NAMES.includes(name) && !own.names.includes(name))
   if (unknown !== undefined) refuse(kind, `does not know ${unknown}; it takes ${[...own.names, ...NAMES].join(', ')}`)
-  return { module, options: own.options, forward: forwardOf(kind, traits, options as ForwardOptions), functions: own.functions }
+  return { module, options: own.options, forward: forwardOf(kind, traits, options), functions: own.functions }
 }
 
 /** Defaults filled in, what contradicts itself refused. */
