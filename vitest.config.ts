@@ -23,6 +23,7 @@ export default defineConfig({
     projects: [
       project('architecture', ['test/architecture.test.ts'], 30_000),
       project('unit', ['test/{unit,contracts,types}/**/*.test.ts'], 20_000),
+      project('conformance', ['test/conformance/**/*.test.ts'], 90_000),
       project('convergence', ['test/convergence/**/*.test.ts'], 120_000),
       project('scenarios', ['test/scenarios/**/*.test.ts'], 60_000),
       project('consumer', ['test/consumer/**/*.test.ts'], 180_000),

@@ -1,8 +1,9 @@
 /**
  * The conformance kit (beside the path): the same hostile cases for every sink, run with the real forwarder against a real destination, by whatever test runner one likes.
  */
-import { CASES } from './cases.ts'
 import type { Conformance } from './destination.ts'
+import { PLACE_CASES } from './place-cases.ts'
+import { WAY_CASES } from './way-cases.ts'
 
 export { CONFORMANCE_SCHEMA, POISON } from './destination.ts'
 export type { Conformance, Destination, Powers, StoredRow } from './destination.ts'
@@ -22,7 +23,7 @@ export type CaseOutcome = { readonly type: 'passed'; readonly ms: number } | { r
 
 /** The cases, each with a destination of its own. */
 export function conformance(under: Conformance): readonly ConformanceCase[] {
-  return CASES.map(({ name, guarantee, run }) => ({
+  return [...WAY_CASES, ...PLACE_CASES].map(({ name, guarantee, run }) => ({
     name,
     guarantee,
     run: async () => {

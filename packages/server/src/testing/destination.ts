@@ -23,6 +23,8 @@ export interface Conformance {
   readonly powers: Powers
   /** As an application would write them; without projection. @default what the sink's function would take */
   readonly forward?: ForwardOptions | undefined
+  /** How it keeps what it promises, in a sentence for the docs: 'rows, cursor and fence in one transaction'. */
+  readonly mechanism: string
   /** A new and empty destination, asked for by each case. */
   readonly destination: () => Promise<Destination>
 }

@@ -2,7 +2,7 @@
  * Where a conformance case plays (beside the path): a view and notes in memory that can be put back to a copy, the real forwarder, and a sink whose calls can be held, or whose answers lost, on the way.
  */
 import type { ChainHash, Clock, DocumentId, Lineage, Position, RecordValue, Seq } from '@rejoin/shared'
-import { canonicalJson, systemClock } from '@rejoin/shared'
+import { canonicalJson, residentClock } from '@rejoin/shared'
 import type { Forwarder, SinkStatus } from '../forwarding/control.ts'
 import { startForwarder } from '../forwarding/forwarder.ts'
 import type { Transform } from '../projection/transform.ts'
@@ -67,7 +67,7 @@ const PATIENCE = 20_000
 /** What the forwarder waits for is shortened to this, in ms: a case has no time to lose. */
 const HASTE = 20
 
-const hasty: Clock = { now: () => systemClock.now(), after: (ms, run) => systemClock.after(Math.min(ms, HASTE), run) }
+const hasty: Clock = { now: () => residentClock.now(), after: (ms, run) => residentClock.after(Math.min(ms, HASTE), run) }
 
 /** A pet of the cases. */
 export function pet(id: string, name: string | null, more: RecordValue = {}): Change {
@@ -107,6 +107,7 @@ export async function openScene(under: Conformance): Promise<Scene> {
       trouble,
       status: () => forwarder.status(),
       kill: () => {
+        if (life.killed) return
         life.killed = true
         void forwarder.stop().catch(() => undefined)
       },
@@ -117,7 +118,7 @@ export async function openScene(under: Conformance): Promise<Scene> {
   }
 
   const until: Scene['until'] = async (what, condition) => {
-    const deadline = systemClock.now() + PATIENCE
+    const deadline = residentClock.now() + PATIENCE
     let last: unknown
     for (;;) {
       try {
@@ -126,7 +127,7 @@ export async function openScene(under: Conformance): Promise<Scene> {
       } catch (error) {
         last = error
       }
-      if (systemClock.now() > deadline) {
+      if (residentClock.now() > deadline) {
         const states = runners.map((runner) => JSON.stringify(runner.status()))
         throw new Error(`waited ${PATIENCE} ms for: ${what}; forwarders: ${states.join('; ')}`, { cause: last })
       }
@@ -208,9 +209,9 @@ function createRelay() {
     notes: (trouble: Trouble, life: { readonly killed: boolean }): SinkNotes => ({
       ...kept,
       write: (changes) => {
-        trouble.beforeNotes?.()
         // What a dead process writes, nobody reads.
         if (life.killed) return
+        trouble.beforeNotes?.()
         written.push(changes)
         kept.write(changes)
       },
@@ -219,7 +220,7 @@ function createRelay() {
       const version = Math.max(view.head() ?? 0, view.standing().version) + 1
       const position = commits.length as Position
       const seq = commits.filter(({ documents }) => documents.some((state) => state.document === document)).length + 1
-      const origin = { partition: 0, position, epoch: 1, seq: seq as Seq, document, actor: `actor-${histories}`, at: systemClock.now() }
+      const origin = { partition: 0, position, epoch: 1, seq: seq as Seq, document, actor: `actor-${histories}`, at: residentClock.now() }
       const commit: ViewCommit = {
         entries: [{ ...origin, version, changes, settled: true }],
         documents: [{ document, partition: 0, lineage: '1'.repeat(32) as Lineage, seq: seq as Seq, parked: undefined }],
@@ -276,5 +277,5 @@ function differencesOf(expected: readonly StoredRow[], found: readonly StoredRow
 }
 
 export function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => void systemClock.after(ms, resolve))
+  return new Promise((resolve) => void residentClock.after(ms, resolve))
 }
