@@ -6,13 +6,14 @@ import { join, resolve } from 'node:path'
 import type { ErrorCode } from '@rejoin/shared'
 import { ERRORS, SyncError } from '@rejoin/shared'
 import { readSecretFile } from './config.ts'
+import { isLoopbackAddress } from './http/origin.ts'
 import { SECRET_FILE, readSecret } from './secret.ts'
 
 /** The flags of every command that talks to a relay, as text. */
 export interface RelayFlags {
   readonly url: string
   readonly tokenFile?: string | undefined
-  readonly data: string
+  readonly data?: string | undefined
 }
 
 /** A relay that runs. */
@@ -27,12 +28,13 @@ export interface RunningRelay {
   json(path: string, body?: unknown): Promise<unknown>
 }
 
-/** The relay that the flags name. Without --token-file the secret in its data folder is used, where there is one: a relay without auth on the loopback needs none. */
+/** The relay that the flags name. Without --token-file the secret in its data folder is used, where there is one: a relay without auth on the loopback needs none. Another machine gets it only when --data says so. */
 export function findRelay({ url, tokenFile, data }: RelayFlags): RunningRelay {
   if (!URL.canParse(url) || !/^https?:$/u.test(new URL(url).protocol))
     throw new SyncError('bad_option', `--url is an address such as http://127.0.0.1:4400; this is ${JSON.stringify(url)}`)
   const base = url.replace(/\/+$/u, '')
-  const token = tokenOf(tokenFile, resolve(data))
+  const folder = data ?? (isLoopbackAddress(new URL(url).hostname) ? DATA : undefined)
+  const token = tokenOf(tokenFile, folder)
   const request: RunningRelay['fetch'] = async (path, { body, headers, signal } = {}) => {
     let response: Response
     try {
@@ -55,7 +57,7 @@ export function findRelay({ url, tokenFile, data }: RelayFlags): RunningRelay {
         { cause },
       )
     }
-    if (!response.ok) throw await refusalOf(response, base, data)
+    if (!response.ok) throw await refusalOf(response, base, folder)
     return response
   }
   return {
@@ -65,19 +67,22 @@ export function findRelay({ url, tokenFile, data }: RelayFlags): RunningRelay {
   }
 }
 
-function tokenOf(tokenFile: string | undefined, data: string): string | undefined {
+/** Where a relay on this machine has its log unless it is told otherwise. */
+const DATA = './rejoin-data'
+
+function tokenOf(tokenFile: string | undefined, folder: string | undefined): string | undefined {
   if (tokenFile !== undefined) return readSecretFile(tokenFile, '--token-file').trim()
-  return existsSync(join(data, SECRET_FILE)) ? readSecret(data) : undefined
+  return folder !== undefined && existsSync(join(resolve(folder), SECRET_FILE)) ? readSecret(resolve(folder)) : undefined
 }
 
 /** What the relay said, with what to do about it here. */
-async function refusalOf(response: Response, base: string, data: string): Promise<SyncError> {
+async function refusalOf(response: Response, base: string, folder: string | undefined): Promise<SyncError> {
   const text = (await response.text()).slice(0, 10_000)
   const { code, message } = errorOf(text)
   if (code === 'unauthorized' || code === 'expired' || code === 'forbidden')
     return new SyncError(
       'bad_option',
-      `${message}; give --token-file with a token that has admin (rejoin token --admin), or --data with the data folder of the relay at ${base} (this was ${data})`,
+      `${message}; give --token-file with a token that has admin (rejoin token --admin), or --data with the data folder of the relay at ${base} (this was ${folder ?? 'none'})`,
     )
   if (code === undefined || !Object.hasOwn(ERRORS, code))
     return new SyncError('bad_option', `${base} answers ${response.status}, and not as a relay does`)

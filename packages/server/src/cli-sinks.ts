@@ -6,7 +6,7 @@ import type { Command } from 'commander'
 import { SyncError } from '@rejoin/shared'
 import type { RelayFlags, RunningRelay } from './cli-relay.ts'
 import { findRelay } from './cli-relay.ts'
-import { deadText, listText, planText, proofText, reportText } from './cli-text.ts'
+import { deadText, holds, listText, planText, proofText, reportText } from './cli-text.ts'
 import type { SinkAnswers, SinkReport } from './forwarding/commands.ts'
 import { PROOF_NAMES } from './forwarding/commands.ts'
 import type { ProofResult, RepairResult } from './forwarding/proof.ts'
@@ -125,13 +125,7 @@ export function relayOptions(command: Command): Command {
   return command
     .option('--url <address>', 'the relay', 'http://127.0.0.1:4400')
     .option('--token-file <file>', "file with an operator's token (rejoin token --admin)")
-    .option('--data <folder>', 'data folder of a relay on this machine: its secret is used', './rejoin-data')
-}
-
-/** All that was asked for holds. */
-function holds({ proofs, equal }: ProofResult): boolean {
-  const asked = Object.values(proofs).filter((verdict) => verdict !== 'not asked')
-  return equal || (asked.length > 0 && asked.every((verdict) => verdict === 'equal'))
+    .option('--data <folder>', 'data folder of the relay: its secret is used (default ./rejoin-data when the relay is on this machine)')
 }
 
 function shown(report: SinkReport): Found {

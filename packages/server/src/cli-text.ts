@@ -49,10 +49,10 @@ export function planText(name: string, { statements, rows, state }: SinkPlan): s
 
 /** `warehouse: equal at version N (R rows, 0 parked)`, or what differs. */
 export function proofText(name: string, result: ProofResult): string {
-  const { version, rows, parked, proofs, equal, differences } = result
+  const { version, rows, parked, equal, differences } = result
   const counts = `at version ${version} (${rows} rows, ${parked.total} parked)`
-  const asked = Object.entries(proofs).filter(([, verdict]) => verdict !== 'not asked')
-  const partly = asked.length > 0 && asked.every(([, verdict]) => verdict === 'equal')
+  const asked = askedOf(result)
+  const partly = holds(result)
   const lines = [
     `${name}: ${equal ? 'equal' : partly ? `the proof of ${asked.map(([proof]) => proof).join(' and ')} holds` : 'NOT EQUAL'} ${counts}`,
   ]
@@ -63,6 +63,16 @@ export function proofText(name: string, result: ProofResult): string {
   for (const { key, reason } of parked.first) lines.push(`  parked ${key.collection} ${key.document}/${key.id}: ${reason}`)
   if (parked.total > parked.first.length) lines.push(`  and ${parked.total - parked.first.length} more parked`)
   return `${lines.join('\n')}\n`
+}
+
+/** Whether all that was asked for holds. */
+export function holds(result: ProofResult): boolean {
+  const asked = askedOf(result)
+  return result.equal || (asked.length > 0 && asked.every(([, verdict]) => verdict === 'equal'))
+}
+
+function askedOf({ proofs }: ProofResult): readonly (readonly [name: string, verdict: string])[] {
+  return Object.entries(proofs).filter(([, verdict]) => verdict !== 'not asked')
 }
 
 /** Dead letters, one a row. */

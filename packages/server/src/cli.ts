@@ -3,14 +3,12 @@
  * The `rejoin` command: `serve` runs a relay, `token` signs a JSON Web Token, `sinks` and `tail` steer and read a relay that runs. Standard output is for programs, standard error for people and logs.
  */
 import { Command, CommanderError, Option } from 'commander'
-import { pino } from 'pino'
 import { ERRORS, toSyncError } from '@rejoin/shared'
 import type { Terminal } from './cli-sinks.ts'
 import { addSinkCommands } from './cli-sinks.ts'
 import { addTailCommand } from './cli-tail.ts'
 import type { ServeFlags } from './config.ts'
 import { gatherOptions, readSecretFile } from './config.ts'
-import { createServer, isTaken } from './server.ts'
 import type { TokenFlags } from './token.ts'
 import { signToken } from './token.ts'
 
@@ -77,7 +75,14 @@ try {
   }
 }
 
+/** Somebody else listens there: no fault of the options, which may be right a moment later. */
+function isTaken(cause: unknown): boolean {
+  return cause instanceof Error && 'code' in cause && cause.code === 'EADDRINUSE'
+}
+
 async function serve(flags: ServeFlags): Promise<void> {
+  // A command that only asks a relay is spared all that makes one.
+  const [{ createServer }, { pino }] = await Promise.all([import('./server.ts'), import('pino')])
   const { options, logLevel, file, warnings } = await gatherOptions(flags, process.env, process.cwd())
   // Written in the same call: the last lines before an exit are the ones that matter.
   const logger = pino(

@@ -52,8 +52,10 @@ function forwardingFigures(watch: ForwardingWatch): readonly Metric[] {
     ),
     ofSinks('rejoin_sink_paused', '1 while somebody has paused the sink.', ({ state }) => (state === 'paused' ? 1 : 0)),
     // -1: never proved.
-    ofSinks('rejoin_sink_equal', '1 when the last proof of the sink held, 0 when it did not, -1 when there was none.', ({ proof }) =>
-      proof === null ? -1 : Number(proof.equal),
+    ofSinks(
+      'rejoin_sink_equal',
+      '1 when the last proof of the sink held, 0 when it found something, -1 when there was none.',
+      ({ proof }) => (proof === null ? -1 : Number(!Object.values(proof.proofs).includes('different'))),
     ),
   ]
 }

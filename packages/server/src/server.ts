@@ -244,7 +244,7 @@ export async function createServer(options: ServerOptions = {}): Promise<Server>
 }
 
 /** Whether somebody else listens at the address: no fault of the options, which may be right a moment later. */
-export function isTaken(cause: unknown): boolean {
+function isTaken(cause: unknown): boolean {
   return cause instanceof Error && 'code' in cause && cause.code === 'EADDRINUSE'
 }
 

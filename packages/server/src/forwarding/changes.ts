@@ -2,7 +2,7 @@
  * The feed of changes (beside step 8 of the path): every change of every record in the order of the view's versions, a page behind a cursor that only this view understands.
  */
 import type { DocumentId, RecordValue } from '@rejoin/shared'
-import { SyncError, canonicalJson } from '@rejoin/shared'
+import { SyncError } from '@rejoin/shared'
 import type { View } from '../view/view.ts'
 import type { ChangeFormat } from './formats.ts'
 import { changeText } from './formats.ts'
@@ -42,33 +42,38 @@ interface Place {
   readonly index: number
 }
 
-/** Entries read at a time. */
+/** Entries read at a time, and for one page: most may have changed no record. */
 const ENTRIES = 200
+const MAX_ENTRIES = 5_000
 
 /** The changes behind the cursor. Throws `SyncError`: 'bad_option' for what is no cursor, 'cut_off' for one that cannot be continued from, 'overloaded' while the view is being made. */
 export function readChanges(
-  view: Pick<View, 'id' | 'head' | 'oldest' | 'mark' | 'entries' | 'get'>,
+  view: Pick<View, 'id' | 'head' | 'oldest' | 'mark' | 'changes'>,
   { after, format, limit, characters }: Omit<ChangesRequest, 'wait'>,
   { log, now }: { readonly log: string; readonly now: number },
 ): ChangesPage {
   const head = view.head()
   if (head === undefined) throw new SyncError('overloaded', 'the view is being made: it is ready when every document has been read')
   let place = placeOf(view, head, after)
+  let mark = { version: place.version, text: view.mark(place.version) }
+  const cursorAt = ({ version, index }: Place): string => {
+    if (mark.version !== version) mark = { version, text: view.mark(version) }
+    return encodeCursor([view.id, version, index, mark.text])
+  }
   const changes: ChangeLine[] = []
   let size = 0
-  const cursorAt = ({ version, index }: Place): string => encodeCursor([view.id, version, index, view.mark(version)])
-  while (changes.length < limit && size < characters) {
-    const entries = view.entries(place.version, head, Math.min(ENTRIES, limit))
+  for (let read = 0; read < MAX_ENTRIES; read += ENTRIES) {
+    const entries = view.changes(place.version, head, ENTRIES)
     if (entries.length === 0) return { changes, cursor: cursorAt(place), ended: true }
     for (const entry of entries) {
-      const before = place
-      for (const [index, key] of entry.keys.entries()) {
-        if (index < before.index) continue
-        const [was, is] = [view.get(key, entry.version - 1), view.get(key, entry.version)]
-        place = index === entry.keys.length - 1 ? { version: entry.version, index: 0 } : { version: before.version, index: index + 1 }
-        if (isSame(was, is)) continue
+      const from = place
+      for (const [index, { key, before, after: behind }] of entry.changes.entries()) {
+        if (index < from.index) continue
+        place = index === entry.changes.length - 1 ? { version: entry.version, index: 0 } : { version: from.version, index: index + 1 }
+        if (before === behind) continue
         const cursor = cursorAt(place)
-        const text = changeText(format, { log, entry, index, key, before: was, after: is, cursor, now })
+        const fact = { log, entry, index, key, before: recordOf(before), after: recordOf(behind), cursor, now }
+        const text = changeText(format, fact)
         changes.push({ document: key.document, cursor, text })
         size += text.length
         if (changes.length >= limit || size >= characters) return { changes, cursor, ended: false }
@@ -80,8 +85,8 @@ export function readChanges(
   return { changes, cursor: cursorAt(place), ended: false }
 }
 
-function isSame(a: RecordValue | null, b: RecordValue | null): boolean {
-  return a === null || b === null ? a === b : canonicalJson(a) === canonicalJson(b)
+function recordOf(text: string | null): RecordValue | null {
+  return text === null ? null : (JSON.parse(text) as RecordValue)
 }
 
 function placeOf(view: Pick<View, 'id' | 'oldest' | 'mark'>, head: number, after: string): Place {

@@ -37,7 +37,7 @@ const FORMATS: Readonly<Record<ChangeFormat, (fact: RecordFact) => object>> = {
     source: `urn:rejoin:log:${fact.log}`,
     type: `rejoin.record.${opOf(fact)}`,
     subject: [fact.key.collection, fact.key.document, fact.key.id].map(encodeURIComponent).join('/'),
-    time: new Date(fact.entry.at).toISOString(),
+    ...(isStock(fact) ? {} : { time: new Date(fact.entry.at).toISOString() }),
     datacontenttype: 'application/json',
     // Extensions: order of one document's events is kept within a partition; the cursor is the feed's own.
     partitionkey: fact.key.document,
@@ -53,13 +53,13 @@ const FORMATS: Readonly<Record<ChangeFormat, (fact: RecordFact) => object>> = {
       connector: 'rejoin',
       name: fact.log,
       ts_ms: fact.entry.at,
-      snapshot: 'false',
+      snapshot: String(isStock(fact)),
       db: fact.key.document,
       table: fact.key.collection,
       sequence: JSON.stringify([String(fact.entry.version), String(fact.index)]),
       cursor: fact.cursor,
     },
-    op: { create: 'c', update: 'u', delete: 'd' }[opOf(fact)],
+    op: isStock(fact) && fact.before === null ? 'r' : { create: 'c', update: 'u', delete: 'd' }[opOf(fact)],
     ts_ms: fact.now,
   }),
 }
@@ -77,7 +77,7 @@ function contentOf(fact: RecordFact): object {
     after: fact.after,
     version,
     actor,
-    at: new Date(at).toISOString(),
+    at: isStock(fact) ? null : new Date(at).toISOString(),
     origin: { partition, position, epoch, seq },
   }
 }
@@ -85,6 +85,11 @@ function contentOf(fact: RecordFact): object {
 /** Of the event: the same after a restart, another feed, or a view that was made anew. */
 function idOf({ log, entry, index }: RecordFact): string {
   return [log, entry.epoch, encodeURIComponent(entry.document), entry.seq, index, 1].join('/')
+}
+
+/** When the view takes stock of a document as a whole, nobody knows who did it when. */
+function isStock({ entry }: RecordFact): boolean {
+  return entry.at === 0
 }
 
 function opOf({ before, after }: RecordFact): 'create' | 'update' | 'delete' {
