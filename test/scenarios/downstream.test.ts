@@ -2,8 +2,9 @@
  * `npm run example:downstream` as its reader runs it, only shorter: it tells what it promises to tell, and leaves nothing behind.
  */
 import { spawn } from 'node:child_process'
-import { readdirSync, readFileSync } from 'node:fs'
+import { chmodSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { expect, it } from 'vitest'
 import { describePostgres } from '../support/servers/postgres.ts'
 import { root } from '../support/sources.ts'
@@ -12,8 +13,7 @@ const LATE_MS = 90_000
 
 describePostgres('the example with a Postgres downstream', () => {
   it('loses nothing when relay, forwarder and Postgres are killed, and proves it', { timeout: LATE_MS + 10_000 }, async () => {
-    const before = new Set(left())
-    const { code, text } = await runExample({ DOWNSTREAM_SECONDS: '3' })
+    const { code, text, left } = await runExample({ DOWNSTREAM_SECONDS: '3' })
     expect(code, text).toBe(0)
     const lines = text.split('\n').map((line) => line.replace(/^ *[\d.]+ s [✓✗ ] /u, '').trim())
     // The whole of each of these lines, in this order, with others between them.
@@ -47,7 +47,7 @@ describePostgres('the example with a Postgres downstream', () => {
       at = found + 1
     }
     expect(text).not.toContain('\u001B')
-    expect(left().filter((thing) => !before.has(thing))).toEqual([])
+    expect(left).toEqual([])
   })
 
   it('refuses a length of time that is none', async () => {
@@ -56,33 +56,39 @@ describePostgres('the example with a Postgres downstream', () => {
   })
 })
 
-/** Runs it to its end, without a terminal. Its processes get a SIGTERM when it takes too long. */
-async function runExample(env: Readonly<Record<string, string>>): Promise<{ readonly code: number | null; readonly text: string }> {
-  const args = ['--import', 'jiti/register', 'examples/clinic/downstream/run.ts']
-  const child = spawn(process.execPath, args, {
-    cwd: root,
-    env: { ...process.env, ...env },
-    stdio: ['ignore', 'pipe', 'pipe'],
-    timeout: LATE_MS,
-  })
-  let text = ''
-  const collect = (chunk: string): void => void (text += chunk)
-  child.stdout.setEncoding('utf8').on('data', collect)
-  child.stderr.setEncoding('utf8').on('data', collect)
-  const code = await new Promise<number | null>((resolve) => child.once('close', resolve))
-  return { code, text }
+interface Ran {
+  readonly code: number | null
+  readonly text: string
+  /** Files that it left, and commands that still run on them. */
+  readonly left: readonly string[]
 }
 
-/** Folders and processes of the example that there are now. */
-function left(): string[] {
-  const name = 'rejoin-downstream-'
-  const processes = readdirSync('/proc').filter((pid) => /^\d+$/u.test(pid) && commandOf(pid).includes(name))
-  return [...readdirSync(tmpdir()).filter((file) => file.startsWith(name)), ...processes]
+/** Runs it to its end, without a terminal, with a folder for temporary files of its own. It gets a SIGTERM when it takes too long. */
+async function runExample(env: Readonly<Record<string, string>>): Promise<Ran> {
+  const folder = mkdtempSync(join(tmpdir(), 'rejoin-example-'))
+  // Postgres may run as another user.
+  chmodSync(folder, 0o711)
+  try {
+    const args = ['--import', 'jiti/register', 'examples/clinic/downstream/run.ts']
+    const all = { ...process.env, ...env, TMPDIR: folder, JITI_FS_CACHE: 'false' }
+    const child = spawn(process.execPath, args, { cwd: root, env: all, stdio: ['ignore', 'pipe', 'pipe'], timeout: LATE_MS })
+    let text = ''
+    const collect = (chunk: string): void => void (text += chunk)
+    child.stdout.setEncoding('utf8').on('data', collect)
+    child.stderr.setEncoding('utf8').on('data', collect)
+    const code = await new Promise<number | null>((resolve) => child.once('close', resolve))
+    const commands = readdirSync('/proc')
+      .filter((name) => /^\d+$/u.test(name))
+      .map((pid) => commandOf(pid))
+    return { code, text, left: [...readdirSync(folder), ...commands.filter((command) => command.includes(folder))] }
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
+  }
 }
 
 function commandOf(pid: string): string {
   try {
-    return readFileSync(`/proc/${pid}/cmdline`, 'utf8')
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ')
   } catch {
     return ''
   }
