@@ -85,6 +85,9 @@ export function compareView(view: ViewStore, oracle: Oracle): void {
   for (const version of new Set([oldest, head, Math.floor((oldest + head) / 2)])) {
     const live = all.filter((each) => valueAt(oracle, each, version) !== null)
     expect(view.keys(version, 100)).toEqual(live)
+    const texts = live.map((each) => ({ key: each, text: textAt(oracle, each, version) }))
+    expect(view.page(version, 100)).toEqual(texts)
+    expect(view.page(version, 2, live[0])).toEqual(texts.slice(1, 3))
     for (const each of all) expect(view.get(each, version)).toEqual(valueAt(oracle, each, version))
     expect(view.dirty(version, head)).toEqual(keysOf(entries.filter((each) => each.version > version && each.version <= head)))
     const differences = view

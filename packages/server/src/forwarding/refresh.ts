@@ -4,7 +4,7 @@
  * Target by target, in the order of their names. Where a record is one row, view and destination are read side by side. Parts do not lie in the order of their records
  * (`a-1/x` comes before `a/x`), so a target of parts is swept twice: what is there and should not be goes first, then what should be there is written.
  */
-import type { DocumentId } from '@rejoin/shared'
+import type { DocumentId, RecordValue } from '@rejoin/shared'
 import type { SourceRows, Transform } from '../projection/transform.ts'
 import type { SinkRow } from '../sinks/sink.ts'
 import type { CutLimits, Key, View } from '../view/view.ts'
@@ -71,17 +71,17 @@ type PageOf = (view: View, transform: Transform, target: string, options: Refres
 const PAGES: Readonly<Record<Step['type'], PageOf>> = {
   /** Records and rows side by side. */
   both: async (view, transform, target, { version, limits, keys, from }) => {
-    const collection = collectionOf(transform, target)
-    const wanted = pageOf(view.keys(version, limits.items, { ...from, collection }), collection, limits.items)
+    const wanted = recordsOf(view, transform, target, version, limits.items, from)
     const there = pageOf(await keys(limits.items, from), target, limits.items)
-    const all = [...wanted.keys.map((key) => ({ ...key, collection: target })), ...there.keys]
-    // A full page says nothing about what lies behind it.
-    const bound = [wanted, there].flatMap(({ last }) => (last === undefined ? [] : { ...last, collection: target })).sort(compareKeys)[0]
-    const page = [...new Map(all.map((key) => [keyText(key), key])).values()]
-      .filter((key) => bound === undefined || compareKeys(key, bound) <= 0)
-      .sort(compareKeys)
-    const made = await rowsOf(view, transform, target, version, page)
+    const found = new Map(wanted.records.map((each) => [keyText(each.key), each]))
     const lying = new Set(there.keys.map(keyText))
+    // A full page says nothing about what lies behind it.
+    const bound = [wanted.last ?? [], there.last ?? []].flat().sort(compareKeys)[0]
+    for (const key of there.keys) if (!found.has(keyText(key))) found.set(keyText(key), { key, record: null })
+    const page = [...found.values()]
+      .filter(({ key }) => bound === undefined || compareKeys(key, bound) <= 0)
+      .sort((a, b) => compareKeys(a.key, b.key))
+    const made = await rowsOf(view, transform, target, version, page)
     const filled = made.map(({ key, rows, poison }) => {
       const isSurplus = rows.length === 0 && poison.length === 0 && lying.has(keyText(key))
       return { key, rows: isSurplus ? [{ key, value: null }] : rows, poison }
@@ -93,7 +93,8 @@ const PAGES: Readonly<Record<Step['type'], PageOf>> = {
   sweep: async (view, transform, target, { version, limits, keys, from }) => {
     const there = pageOf(await keys(limits.items, from), target, limits.items)
     const sources = there.keys.flatMap((key) => transform.sourceOf(key) ?? [])
-    const made = await rowsOf(view, transform, target, version, [...new Map(sources.map((key) => [keyText(key), key])).values()])
+    const named = new Map(sources.map((key) => [keyText(key), { key }]))
+    const made = await rowsOf(view, transform, target, version, [...named.values()])
     const wanted = new Set(made.flatMap(({ rows }) => rows.map(({ key }) => keyText(key))))
     const rows = there.keys.filter((key) => !wanted.has(keyText(key))).map((key) => ({ key, value: null }))
     return { rows, poisoned: [], refreshed: there.last }
@@ -101,16 +102,37 @@ const PAGES: Readonly<Record<Step['type'], PageOf>> = {
 
   /** Rows of every record. */
   write: async (view, transform, target, { version, limits, from }) => {
-    const collection = collectionOf(transform, target)
     const place = writing(target)
-    const wanted = pageOf(view.keys(version, limits.items, { ...from, collection }), collection, limits.items)
-    const made = await rowsOf(view, transform, target, version, wanted.keys)
+    const { records, last } = recordsOf(view, transform, target, version, limits.items, from)
+    const made = await rowsOf(view, transform, target, version, records)
     return collect(
       made.map((one) => ({ ...one, key: { ...one.key, collection: place } })),
       limits,
-      wanted.last && { ...wanted.last, collection: place },
+      last && { ...last, collection: place },
     )
   },
+}
+
+/** A record by its document and id; without `record` it is still to be read. */
+interface Named {
+  readonly key: Key
+  readonly record?: RecordValue | null
+}
+
+/** A page of the records that a target is made from, named by keys in the target; `last` when more may follow. */
+function recordsOf(
+  view: View,
+  transform: Transform,
+  target: string,
+  version: number,
+  limit: number,
+  from: Key,
+): { readonly records: readonly Named[]; readonly last: Key | undefined } {
+  const collection = collectionOf(transform, target)
+  const page = view.page(version, limit, { ...from, collection })
+  const own = page.filter(({ key }) => key.collection === collection)
+  const records = own.map(({ key, text }) => ({ key: { ...key, collection: target }, record: JSON.parse(text) as RecordValue }))
+  return { records, last: page.length === limit && own.length === page.length ? records.at(-1)?.key : undefined }
 }
 
 /** What one record gives for one target. */
@@ -121,12 +143,17 @@ interface Made {
   readonly poison: SourceRows['poison']
 }
 
-/** `keys` name records by document and id. */
-async function rowsOf(view: View, transform: Transform, target: string, version: number, keys: readonly Key[]): Promise<readonly Made[]> {
+async function rowsOf(
+  view: View,
+  transform: Transform,
+  target: string,
+  version: number,
+  named: readonly Named[],
+): Promise<readonly Made[]> {
   const collection = collectionOf(transform, target)
   const made = await transform.rows(
     view,
-    keys.map(({ document, id }) => ({ source: { collection, document, id }, version })),
+    named.map(({ key: { document, id }, record }) => ({ source: { collection, document, id }, version, record })),
   )
   // Another target may be made from the same records.
   const isHere = ({ key }: { readonly key: Key }): boolean => key.collection === target
@@ -182,12 +209,13 @@ function collectionOf({ sources }: Transform, target: string): string {
 export async function* pagesOfT(view: View, transform: Transform, version: number, limit: number): AsyncGenerator<readonly SourceRows[]> {
   const froms = new Set([...transform.sources.values()].map(({ collection }) => collection))
   for (let from: Key | undefined; ;) {
-    const keys = view.keys(version, limit, from)
-    if (keys.length === 0) return
-    from = keys.at(-1)
+    const page = view.page(version, limit, from)
+    if (page.length === 0) return
+    from = page.at(-1)?.key
+    const own = page.filter(({ key }) => froms.has(key.collection))
     yield await transform.rows(
       view,
-      keys.filter(({ collection }) => froms.has(collection)).map((source) => ({ source, version })),
+      own.map(({ key, text }) => ({ source: key, version, record: JSON.parse(text) as RecordValue })),
     )
   }
 }

@@ -77,6 +77,12 @@ export function createMemoryView(id: string): ViewStore {
     for (const { version, keys } of versions) if (version > after && version <= upTo) for (const key of keys) found.set(keyText(key), key)
     return sorted(found.values())
   }
+  const keys = (version: number, limit: number, from?: Key): readonly Key[] => {
+    const live = [...records.values()]
+      .map(({ key }) => key)
+      .filter((key) => at(key, version) !== null && (from === undefined || compareKeys(key, from) > 0))
+    return sorted(live).slice(0, limit)
+  }
   const entries = (after: number, upTo: number, limit: number): readonly VersionEntry[] =>
     versions
       .filter(({ version }) => version > after && version <= Math.min(upTo, head() ?? 0))
@@ -108,12 +114,8 @@ export function createMemoryView(id: string): ViewStore {
       return dirty(after, upTo).map((key) => ({ key, before: at(key, after), after: at(key, upTo) }))
     },
     get: (key, version) => parse(at(key, version)),
-    keys: (version, limit, from) => {
-      const live = [...records.values()]
-        .map(({ key }) => key)
-        .filter((key) => at(key, version) !== null && (from === undefined || compareKeys(key, from) > 0))
-      return sorted(live).slice(0, limit)
-    },
+    keys,
+    page: (version, limit, from) => keys(version, limit, from).map((key) => ({ key, text: at(key, version) ?? '' })),
     mark: (version) => versions.findLast((each) => each.version <= version)?.mark ?? '',
     entries,
     changes: (after, upTo, limit) =>

@@ -54,7 +54,14 @@ export function createVersions(db: Database.Database): Versions {
   }
 }
 
-type Readers = Pick<ViewStore, 'dirty' | 'differences' | 'get' | 'keys' | 'records'> & {
+interface Pages {
+  readonly first: Database.Statement
+  readonly next: Database.Statement
+}
+
+type PageRow = readonly [collection: string, document: DocumentId, id: string, text: string | null]
+
+type Readers = Pick<ViewStore, 'dirty' | 'differences' | 'get' | 'keys' | 'page' | 'records'> & {
   /** To be called after each commit. */
   forget(): void
 }
@@ -76,11 +83,16 @@ export function createReaders(db: Database.Database, versions: Versions): Reader
   const get = db
     .prepare('SELECT value FROM changes WHERE collection = ? AND document = ? AND id = ? AND n <= ? ORDER BY n DESC LIMIT 1')
     .pluck()
-  const page = 'SELECT collection, document, id, value IS NULL AS gone, max(n) FROM changes WHERE'
-  const first = db.prepare(`${page} n <= ? GROUP BY collection, document, id ORDER BY collection, document, id LIMIT ?`)
-  const next = db.prepare(
-    `${page} (collection, document, id) > (?, ?, ?) AND n <= ? GROUP BY collection, document, id ORDER BY collection, document, id LIMIT ?`,
-  )
+  // With max(n) the other columns are those of that change.
+  const behind = (what: string): Pages => {
+    const columns = `SELECT collection, document, id, ${what}, max(n) FROM changes WHERE`
+    const groups = 'GROUP BY collection, document, id ORDER BY collection, document, id LIMIT ?'
+    return {
+      first: db.prepare(`${columns} n <= ? ${groups}`).raw(),
+      next: db.prepare(`${columns} (collection, document, id) > (?, ?, ?) AND n <= ? ${groups}`).raw(),
+    }
+  }
+  const [keys, values] = [behind("CASE WHEN value IS NOT NULL THEN '' END"), behind('value')]
   const collection = db.prepare('SELECT collection FROM changes WHERE collection > ? ORDER BY collection LIMIT 1').pluck()
   const firstCollection = db.prepare('SELECT collection FROM changes ORDER BY collection LIMIT 1').pluck()
   const records = db.prepare(
@@ -91,6 +103,23 @@ export function createReaders(db: Database.Database, versions: Versions): Reader
   const through = (version: number): number => {
     if (memo?.version !== version) memo = { version, n: versions.at(version)?.through ?? 0 }
     return memo.n
+  }
+  const read = (
+    { first, next }: Pages,
+    version: number,
+    limit: number,
+    from?: Key,
+  ): readonly { readonly key: Key; readonly text: string }[] => {
+    const n = through(version)
+    const found: { readonly key: Key; readonly text: string }[] = []
+    for (let last = from; found.length < limit;) {
+      const rows = (last === undefined ? first.all(n, limit) : next.all(last.collection, last.document, last.id, n, limit)) as PageRow[]
+      for (const [collection, document, id, text] of rows) if (text !== null) found.push({ key: { collection, document, id }, text })
+      const end = rows.at(-1)
+      last = end && { collection: end[0], document: end[1], id: end[2] }
+      if (rows.length < limit) break
+    }
+    return found.slice(0, limit)
   }
 
   return {
@@ -105,19 +134,8 @@ export function createReaders(db: Database.Database, versions: Versions): Reader
       return rows.map(([name, document, id, before, now]) => ({ key: { collection: name, document, id }, before, after: now }))
     },
     get: (key, version) => parse(get.get(key.collection, key.document, key.id, through(version))),
-    keys: (version, limit, from) => {
-      const n = through(version)
-      const found: Key[] = []
-      for (let last = from; found.length < limit;) {
-        const rows = (last === undefined ? first.all(n, limit) : next.all(last.collection, last.document, last.id, n, limit)) as (Key & {
-          gone: number
-        })[]
-        for (const row of rows) if (row.gone === 0) found.push({ collection: row.collection, document: row.document, id: row.id })
-        last = rows.at(-1)
-        if (rows.length < limit) break
-      }
-      return found.slice(0, limit)
-    },
+    keys: (version, limit, from) => read(keys, version, limit, from).map(({ key }) => key),
+    page: (version, limit, from) => read(values, version, limit, from),
     records: (document) => {
       const found: RecordChange[] = []
       for (let name = firstCollection.get(); name !== undefined; name = collection.get(name)) {

@@ -109,6 +109,7 @@ function createView(db: Database.Database): ViewStore {
     differences: readers.differences,
     get: readers.get,
     keys: readers.keys,
+    page: readers.page,
     records: readers.records,
     standing: () => ({ source: source(), version: last(), places: places.all() as Place[] }),
     commit: (commit) => {

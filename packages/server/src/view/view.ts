@@ -137,6 +137,8 @@ export interface View {
   get(key: Key, version: number): RecordValue | null
   /** Keys that existed as of `version`, in order, at most `limit`, behind `from`. */
   keys(version: number, limit: number, from?: Key): readonly Key[]
+  /** The same keys with their records as canonical JSON. */
+  page(version: number, limit: number, from?: Key): readonly { readonly key: Key; readonly text: string }[]
   /** Tells histories apart that gave the same versions: a running hash over everything up to `version`. */
   mark(version: number): string
   /** Versions in (after, upTo], none above the head, in order, at most `limit`. */
