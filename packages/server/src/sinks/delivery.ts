@@ -13,7 +13,7 @@ import { compareKeys, keyText } from './sink.ts'
 
 /** What an adapter without transactions implements. Any call may reject: it is then unknown what happened, and the same rows come again. */
 export interface Delivery {
-  /** Connects, prepares the destination. The copy of the cursor that it keeps, if it keeps one: the lower of both is believed. `isNew`: nothing that was ever delivered lies there any more. */
+  /** Connects, prepares the destination. The copy of the cursor that it keeps, if it keeps one: it is believed. `isNew`: nothing that was ever delivered lies there any more. */
   begin(): Promise<{ readonly place?: SinkPlace | undefined; readonly stamp?: number | undefined; readonly isNew?: boolean | undefined }>
   /**
    * Delivers rows in order, each key at most once in a call. Resolves when the destination has confirmed them, with those that it refuses for good. Calls overlap up to `lanes`, never with a key in common.
@@ -23,6 +23,8 @@ export interface Delivery {
   deliver(rows: readonly SinkRow[], commit: Pick<SinkCommit, 'to' | 'force'>, signal: AbortSignal): Promise<Delivered>
   /** Everything up to `place` is delivered or parked: keeps a copy. */
   moved?(place: SinkPlace): Promise<void>
+  /** Asked while nothing is to be written: whether the destination is still where it was left, if it can tell. */
+  check?(): Promise<'fenced' | 'lost' | undefined>
   /** Keys that lie in the destination, in the order of keys; absent: what was confirmed is remembered in the relay's notes. */
   keys?(limit: number, from?: Key): Promise<readonly Key[]>
   readonly proof?: SinkProof | undefined
@@ -98,7 +100,8 @@ async function begin(
   const place = isNew ? undefined : believed(own, found.place, forward.strategy === 'actions')
   const stamp = Math.max(numberOf(notes.get('attempted')), found.stamp ?? 0, own?.version ?? 0, found.place?.version ?? 0)
   const parked: Parked[] = []
-  if (forward.strategy === 'state' && !isNew) for (const { key, reason, state } of lettersOf(notes)) if (state === 'refused') parked.push({ key, reason })
+  if (forward.strategy === 'state' && !isNew)
+    for (const { key, reason, state } of lettersOf(notes)) if (state === 'refused') parked.push({ key, reason })
   notes.write({ values: { place: jsonOf(place), attempted: stamp }, ...(isNew ? { clear: 'images' } : {}) })
   return {
     session: {
@@ -119,13 +122,15 @@ async function begin(
   }
 }
 
-/** The lower of both: what the relay remembers and what the destination says of itself. Of another view, or with nothing to compare, it is the destination's to say. */
+/**
+ * What the destination says of itself, where it can: it is told last. Behind the relay's notes, something was lost there; ahead of them, or of another history (its mark), the relay was restored, which is seen by asking the view for that
+ * mark. Of two places in one refresh the lower.
+ */
 function believed(own: SinkPlace | undefined, copy: SinkPlace | undefined, isActions: boolean): SinkPlace | undefined {
   // Without notes it is not known what was sent beyond the copy. Events may come twice; rows are written anew.
   if (own === undefined) return isActions ? copy : undefined
   if (copy === undefined) return own
-  if (copy.view !== own.view) return copy
-  if (copy.version !== own.version) return copy.version < own.version ? copy : own
+  if (copy.view !== own.view || copy.version !== own.version || copy.mark !== own.mark) return copy
   if (copy.refreshed === undefined || own.refreshed === undefined) return copy.refreshed === undefined ? own : copy
   if (copy.refreshed === null || own.refreshed === null) return copy.refreshed === null ? copy : own
   return compareKeys(copy.refreshed, own.refreshed) < 0 ? copy : own
@@ -141,12 +146,17 @@ async function write(
   const { rows, from, to, whole } = commit
   if (numberOf(notes.get('generation')) !== session.generation) return { type: 'fenced' }
   if (!isSamePlace(session.place, from)) return { type: 'lost' }
-  if (rows.length === 0 && isSamePlace(from, to)) return { type: 'committed', parked: [] }
-  if (rows.length > 0 && to.version > session.attempted) {
-    notes.write({ values: { attempted: to.version } })
-    session.attempted = to.version
+  if (rows.length === 0 && isSamePlace(from, to)) {
+    const ended = await delivery.check?.()
+    return ended === undefined ? { type: 'committed', parked: [] } : { type: ended }
   }
   const pending = rows.filter((row) => !session.done.has(row))
+  const announced = delivery.keys === undefined && forward.strategy === 'state' ? unknownKeys(notes, pending) : []
+  if (pending.length > 0 && (to.version > session.attempted || announced.length > 0)) {
+    session.attempted = Math.max(session.attempted, to.version)
+    // With the keys: one that was sent and never confirmed has to be known, should it have to go.
+    notes.write({ values: { attempted: session.attempted }, images: announced.map((key) => ({ key, hash: ATTEMPTED })) })
+  }
   const refusals = await deliverAll(delivery, forward, pending, commit, session.abort.signal)
   if (typeof refusals === 'string') return { type: refusals }
   if (session.abort.signal.aborted || numberOf(notes.get('generation')) !== session.generation) return { type: 'fenced' }
@@ -166,11 +176,23 @@ async function write(
   return { type: 'committed', parked }
 }
 
+/** Instead of a hash, until the destination has confirmed the key. */
+const ATTEMPTED = ''
+
+function unknownKeys(notes: SinkNotes, rows: readonly SinkRow[]): readonly Key[] {
+  return rows.flatMap(({ key, value }) => (value !== null && notes.image(key) === undefined ? [key] : []))
+}
+
 /** The cursor, together with what may not be lost when it moves on. */
 function changesOf(
   { rows, to }: SinkCommit,
   parked: readonly Parked[],
-  { session, now, isState, keepImages }: { readonly session: Session; readonly now: number; readonly isState: boolean; readonly keepImages: boolean },
+  {
+    session,
+    now,
+    isState,
+    keepImages,
+  }: { readonly session: Session; readonly now: number; readonly isState: boolean; readonly keepImages: boolean },
 ): NotesChanges {
   if (!isState) return { values: { place: jsonOf(to) } }
   const reasons = new Map(parked.map(({ key, reason }) => [keyText(key), reason]))
@@ -291,12 +313,7 @@ async function deliverLane(
 /** Codes that say something of the bytes, not of the destination's health. */
 const NEVER: ReadonlySet<string> = new Set(['too_large', 'bad_bytes', 'bad_key', 'bad_document'])
 
-async function deliverHalving(
-  delivery: Delivery,
-  rows: readonly SinkRow[],
-  commit: SinkCommit,
-  signal: AbortSignal,
-): Promise<Delivered> {
+async function deliverHalving(delivery: Delivery, rows: readonly SinkRow[], commit: SinkCommit, signal: AbortSignal): Promise<Delivered> {
   const { to, force } = commit
   try {
     signal.throwIfAborted()
@@ -323,7 +340,7 @@ export function letterId({ collection, document, id }: Key): string {
 
 /** All dead letters, a page at a time. */
 export function* lettersOf(notes: SinkNotes): Generator<DeadLetter> {
-  for (let from: string | undefined; ; ) {
+  for (let from: string | undefined; ;) {
     const { first } = notes.letters(1_000, from)
     yield* first
     from = first.at(-1)?.id

@@ -50,6 +50,13 @@ export function createJsonl(options: Readonly<Record<string, unknown>>, context:
   }
   const isDue = (lines: LineFile, bytes: number): boolean =>
     lines.size > 0 && (lines.size + bytes > rotate.bytes || (rotate.daily && day !== dayOf(clock.now())))
+  /** The open file, if it and the cursor are as we left them. */
+  const held = (): { readonly file: LineFile; readonly cursor: CursorFile } | 'fenced' | 'lost' => {
+    if (file === undefined || cursor === undefined) throw new SyncError('closed', `${path} is not open`)
+    const there = readCursor(path)
+    if (there !== undefined && there.fence > cursor.fence) return 'fenced'
+    return JSON.stringify(there) === JSON.stringify(cursor) && file.isInPlace() ? { file, cursor } : 'lost'
+  }
   return {
     begin: async () => {
       close()
@@ -68,21 +75,23 @@ export function createJsonl(options: Readonly<Record<string, unknown>>, context:
       return standing
     },
     deliver: async (rows, { to }) => {
-      const fence = readCursor(path)?.fence ?? 0
-      if (file === undefined || cursor === undefined) throw new SyncError('closed', `${path} is not open`)
-      if (fence > cursor.fence) return 'fenced'
-      if (fence < cursor.fence || !file.isInPlace()) return 'lost'
+      const ours = held()
+      if (typeof ours === 'string') return ours
       const lines = Buffer.from(rows.map((row) => `${JSON.stringify(messageOf(row, to))}\n`).join(''))
-      if (isDue(file, lines.length)) file.rotate()
-      file.append(lines)
+      if (isDue(ours.file, lines.length)) ours.file.rotate()
+      ours.file.append(lines)
       day = dayOf(clock.now())
       return []
     },
     moved: async (place) => {
-      if (file === undefined || cursor === undefined) throw new SyncError('closed', `${path} is not open`)
-      if (readCursor(path)?.fence !== cursor.fence) return
-      cursor = { ...cursor, place, rotated: file.rotated, bytes: file.size }
+      const ours = held()
+      if (typeof ours === 'string') return
+      cursor = { ...ours.cursor, place, rotated: ours.file.rotated, bytes: ours.file.size }
       writeCursor(path, cursor, { fsync })
+    },
+    check: async () => {
+      const ours = held()
+      return typeof ours === 'string' ? ours : undefined
     },
     plan: async () => (existsSync(path) ? [] : [`make the file ${path}`]),
     drop: async () => {

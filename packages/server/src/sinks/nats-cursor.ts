@@ -54,7 +54,7 @@ export function createHeldCursor(place: CursorPlace, open: () => Promise<Link>):
     if (entry === undefined) throw new SyncError('closed', 'the sink is not open')
     const link = await open()
     const next = change(entry.cursor)
-    if (next === undefined) return isOurs(await readCursor(link, place), entry.cursor)
+    if (next === undefined) return isOurs(await readCursor(link, place), entry)
     const found = await replaceCursor(link, place, next, entry.revision)
     if (typeof found === 'string') return found
     entry = found
@@ -74,9 +74,10 @@ export function createHeldCursor(place: CursorPlace, open: () => Promise<Link>):
   }
 }
 
-function isOurs(there: CursorEntry | undefined, { fence }: Cursor): 'fenced' | 'lost' | undefined {
-  if (there === undefined || there.cursor.fence < fence) return 'lost'
-  return there.cursor.fence > fence ? 'fenced' : undefined
+function isOurs(there: CursorEntry | undefined, { cursor, revision }: CursorEntry): 'fenced' | 'lost' | undefined {
+  if (there !== undefined && there.cursor.fence > cursor.fence) return 'fenced'
+  // Another revision of ours: put back to a copy, or an attempt of which nobody heard.
+  return there === undefined || there.cursor.fence < cursor.fence || there.revision !== revision ? 'lost' : undefined
 }
 
 /** Replaces the entry if it is still `revision`; otherwise says who was faster. */
@@ -84,9 +85,7 @@ async function replaceCursor(link: Link, place: CursorPlace, cursor: Cursor, rev
   const data = new TextEncoder().encode(JSON.stringify(cursor))
   const seq = await link.publish(place.stream, place.subject, { data, headers: {}, after: revision })
   if (seq !== 'changed') return { cursor, revision: seq }
-  const whose = isOurs(await readCursor(link, place), cursor)
-  if (whose !== undefined) return whose
-  throw new SyncError('timeout', 'NATS: the cursor was changed by an attempt that was not answered')
+  return isOurs(await readCursor(link, place), { cursor, revision }) ?? 'lost'
 }
 
 /** Takes the next fence. */

@@ -81,6 +81,7 @@ export function createNatsDelivery(
       const lastSeq = await (await open()).lastSeq(stream)
       await held.move((cursor) => ({ ...cursor, place, attempted: Math.max(cursor.attempted, place.version), lastSeq: lastSeq ?? 0 }))
     },
+    check: async () => ((await (await open()).lastSeq(stream)) === undefined ? 'lost' : held.move(() => undefined)),
     ...(isKv
       ? {
           keys: (limit, from) => listing.keys(limit, from),

@@ -4,7 +4,7 @@
 import { createHash } from 'node:crypto'
 import type { Clock } from '@rejoin/shared'
 import { SyncError, canonicalJson } from '@rejoin/shared'
-import { BEGIN, MOVED } from './redis-scripts.ts'
+import { BEGIN, CHECK, MOVED } from './redis-scripts.ts'
 import type { Key, SinkContext, SinkPlace } from './sink.ts'
 
 /** What a command answers, in the second revision of the protocol. */
@@ -90,43 +90,67 @@ export function namesOf(prefix: string, sink: string): Names {
 /** What of a sink's context the cursor is kept by. */
 export type CursorContext = Pick<SinkContext, 'name' | 'log' | 'adopt'> & { readonly forward: Pick<SinkContext['forward'], 'strategy'> }
 
-export interface Begun {
-  readonly fence: number
-  readonly place: SinkPlace | undefined
-  readonly stamp: number
-  readonly isNew: boolean
+/** The cursor while it is ours: what each script is given first, by which it knows us. */
+export interface HeldCursor {
+  begin(): Promise<{ readonly place: SinkPlace | undefined; readonly stamp: number; readonly isNew: boolean }>
+  /** Fence and place. */
+  known(): readonly [string, string]
+  moved(place: SinkPlace): Promise<void>
+  check(): Promise<'fenced' | 'lost' | undefined>
 }
 
-/** Takes the next fence. `declared`: what the rows look like; when it changed everything has to be written. */
-export async function beginCursor(link: Link, names: Names, context: CursorContext, declared: string): Promise<Begun> {
+/** `declared`: what the rows look like; when it changed everything has to be written. */
+export function createHeldCursor(open: () => Promise<Link>, names: Names, context: CursorContext, declared: string): HeldCursor {
   const { name, log, adopt, forward } = context
-  const [type, fence, fields] = listOf(await link.run(BEGIN, [names.cursor], [log, adopt ? '1' : '', declared]))
-  if (type !== 'begun')
-    throw new SyncError(
-      'bad_option',
-      `sink ${name}: ${names.cursor} belongs to another log (${String(fence)}; this is ${log}); write another prefix, or adopt it`,
-    )
-  const cursor = fieldsOf(fields)
-  const place = placeOf(cursor)
+  let fence = 0
+  let at = ''
   return {
-    fence: Number(fence),
-    place,
-    stamp: Math.max(Number(cursor.get('attempted') ?? 0), place?.version ?? 0),
-    // Events are never written anew: where they go on is the relay's to say.
-    isNew: place === undefined && forward.strategy === 'state',
+    begin: async () => {
+      const [type, given, fields] = listOf(await (await open()).run(BEGIN, [names.cursor], [log, adopt ? '1' : '', declared]))
+      if (type !== 'begun') {
+        throw new SyncError(
+          'bad_option',
+          `sink ${name}: ${names.cursor} belongs to another log (${String(given)}; this is ${log}); write another prefix, or adopt it`,
+        )
+      }
+      const cursor = fieldsOf(fields)
+      const place = placeOf(cursor)
+      fence = Number(given)
+      at = placeText(place)
+      return {
+        place,
+        stamp: Math.max(Number(cursor.get('attempted') ?? 0), place?.version ?? 0),
+        // Events are never written anew: where they go on is the relay's to say.
+        isNew: place === undefined && forward.strategy === 'state',
+      }
+    },
+    known: () => [`${fence}`, at],
+    moved: async (place) => {
+      const { view, version, mark, refreshed } = place
+      const given = [view, `${version}`, mark ?? '', refreshedText(refreshed), `${GRAVES}`]
+      const answer = await (await open()).run(MOVED, [names.cursor, names.graves, names.recent], [`${fence}`, at, ...given])
+      if (answer === 'ok') at = placeText(place)
+    },
+    check: async () => {
+      const answer = await (await open()).run(CHECK, [names.cursor], [`${fence}`, at])
+      return answer === 'fenced' || answer === 'lost' ? answer : undefined
+    },
   }
-}
-
-export async function readPlace(link: Link, names: Names): Promise<SinkPlace | undefined> {
-  return placeOf(fieldsOf(await link.command('HGETALL', names.cursor)))
 }
 
 /** Graves of deleted keys that are kept: many more than can be on their way. */
 const GRAVES = 10_000
 
-export async function moveCursor(link: Link, names: Names, fence: number, { view, version, mark, refreshed }: SinkPlace): Promise<void> {
-  const given = [`${fence}`, view, `${version}`, mark ?? '', refreshed === undefined ? '' : canonicalJson(refreshed), `${GRAVES}`]
-  await link.run(MOVED, [names.cursor, names.graves, names.recent], given)
+export async function readPlace(link: Link, names: Names): Promise<SinkPlace | undefined> {
+  return placeOf(fieldsOf(await link.command('HGETALL', names.cursor)))
+}
+
+function placeText(place: SinkPlace | undefined): string {
+  return place === undefined ? '//' : `${place.view}/${place.version}/${refreshedText(place.refreshed)}`
+}
+
+function refreshedText(refreshed: Key | null | undefined): string {
+  return refreshed === undefined ? '' : canonicalJson(refreshed)
 }
 
 function placeOf(cursor: ReadonlyMap<string, string>): SinkPlace | undefined {

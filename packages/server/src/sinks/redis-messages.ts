@@ -4,8 +4,8 @@
 import { canonicalJson } from '@rejoin/shared'
 import type { Delivery } from './delivery.ts'
 import { messageOf } from './message.ts'
-import type { Begun, CursorContext, Link } from './redis-link.ts'
-import { beginCursor, moveCursor, namesOf } from './redis-link.ts'
+import type { CursorContext, Link } from './redis-link.ts'
+import { createHeldCursor, namesOf } from './redis-link.ts'
 import { PUBLISH } from './redis-scripts.ts'
 import type { Key, SinkContext } from './sink.ts'
 
@@ -21,14 +21,13 @@ export function createRedisStream(
   const names = namesOf(prefix, context.name)
   const streams = Object.keys(context.collections).map((target) => `${prefix}${target}`)
   let link: Link | undefined
-  let begun: Begun | undefined
   const open = async (): Promise<Link> => (link ??= await connect())
+  const cursor = createHeldCursor(open, names, context, canonicalJson({ as: 'stream', prefix }))
   return {
     begin: async () => {
       link?.close()
       link = undefined
-      begun = await beginCursor(await open(), names, context, canonicalJson({ as: 'stream', prefix }))
-      return begun
+      return cursor.begin()
     },
     deliver: async (rows, { to }, signal) => {
       for (let i = 0; i < rows.length; i += MAX_CALL) {
@@ -39,12 +38,13 @@ export function createRedisStream(
           return [message.id, `${message.version}`, JSON.stringify(message)]
         })
         const keys = [names.cursor, names.recent, ...part.map(({ key }) => `${prefix}${key.collection}`)]
-        const answer = await (await open()).run(PUBLISH, keys, [`${begun?.fence ?? 0}`, `${to.version}`, `${maxLength}`, ...given])
+        const answer = await (await open()).run(PUBLISH, keys, [...cursor.known(), `${to.version}`, `${maxLength}`, ...given])
         if (answer === 'fenced' || answer === 'lost') return answer
       }
       return []
     },
-    moved: async (place) => moveCursor(await open(), names, begun?.fence ?? 0, place),
+    moved: (place) => cursor.moved(place),
+    check: () => cursor.check(),
     drop: async () => {
       await (await open()).command('UNLINK', names.cursor, names.graves, names.recent, ...streams)
     },

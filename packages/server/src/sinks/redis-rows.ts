@@ -6,8 +6,8 @@ import { SyncError, canonicalJson } from '@rejoin/shared'
 import type { Delivery } from './delivery.ts'
 import { BUCKETS, bucketOf, hashText } from './digest.ts'
 import { addressOf } from './message.ts'
-import type { Begun, CursorContext, Link, Names } from './redis-link.ts'
-import { beginCursor, fieldsOf, listOf, moveCursor, namesOf, readPlace } from './redis-link.ts'
+import type { CursorContext, Link, Names } from './redis-link.ts'
+import { createHeldCursor, fieldsOf, listOf, namesOf, readPlace } from './redis-link.ts'
 import { WRITE } from './redis-scripts.ts'
 import type { FoundRow, Key, SinkContext, SinkProof, SinkRow } from './sink.ts'
 
@@ -41,29 +41,27 @@ export function createRedisRows(
   const rowKey = (key: Key): string => `${prefix}${key.collection}:${addressOf(key, MAX_ADDRESS)}`
   const place = { names, targets, rowKey, as }
   let link: Link | undefined
-  let begun: Begun | undefined
   // Also opened to be read only, without a fence.
   const open = async (): Promise<Link> => (link ??= await connect())
+  const cursor = createHeldCursor(open, names, context, canonicalJson({ as, prefix, ttl, collections: context.collections }))
   return {
     begin: async () => {
       link?.close()
       link = undefined
-      begun = await beginCursor(await open(), names, context, canonicalJson({ as, prefix, ttl, collections: context.collections }))
-      return begun
+      return cursor.begin()
     },
     deliver: async (rows, { to, force = false }, signal) => {
       for (const part of partsOf(rows, (row) => textsOf(row, to.version, as))) {
         signal.throwIfAborted()
         const keys = part.flatMap(({ row: { key } }) => [rowKey(key), names.index(key.collection)])
-        const given = [`${begun?.fence ?? 0}`, `${to.version}`, force ? '1' : '', `${ttl}`, as, ...part.flatMap(({ texts }) => texts)]
+        const given = [...cursor.known(), `${to.version}`, force ? '1' : '', `${ttl}`, as, ...part.flatMap(({ texts }) => texts)]
         const answer = await (await open()).run(WRITE, [names.cursor, names.graves, ...keys], given)
         if (answer === 'fenced' || answer === 'lost') return answer
       }
       return []
     },
-    moved: async (to) => {
-      await moveCursor(await open(), names, begun?.fence ?? 0, to)
-    },
+    moved: (to) => cursor.moved(to),
+    check: () => cursor.check(),
     keys: async (limit, from) => {
       const keys: Key[] = []
       for (const target of targets) {
