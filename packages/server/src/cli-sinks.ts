@@ -6,7 +6,7 @@ import type { Command } from 'commander'
 import { SyncError } from '@rejoin/shared'
 import type { RelayFlags, RunningRelay } from './cli-relay.ts'
 import { findRelay } from './cli-relay.ts'
-import { deadText, holds, listText, planText, proofText, reportText } from './cli-text.ts'
+import { counted, deadText, holds, listText, planText, proofText, reportText } from './cli-text.ts'
 import type { SinkAnswers, SinkReport } from './forwarding/commands.ts'
 import { PROOF_NAMES } from './forwarding/commands.ts'
 import type { ProofResult, RepairResult } from './forwarding/proof.ts'
@@ -77,7 +77,7 @@ export function addSinkCommands(program: Command, terminal: Terminal): void {
   }).addOption(proofs())
   add('repair', 'Writes what differs, and verifies again.', async (relay, path, sink, { proof }) => {
     const result = (await relay.json(`${path}/repair`, proof === undefined ? {} : { proofs: proof })) as RepairResult
-    const text = `${sink}: ${result.repaired} rows repaired\n${proofText(sink, result.after)}`
+    const text = `${sink}: ${counted(result.repaired, 'row')} repaired\n${proofText(sink, result.after)}`
     return { text, json: result, notes: result.after.reasons, bad: !holds(result.after) }
   }).addOption(proofs())
   addDead(add)

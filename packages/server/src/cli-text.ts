@@ -112,7 +112,8 @@ function proofCell(proof: ProofResult | null): string {
     : `${proof.equal ? 'equal' : 'NOT EQUAL'} at ${proof.version}, ${new Date(proof.at).toISOString().slice(0, 19)}Z`
 }
 
-function counted(count: number, what: string): string {
+/** `1 row`, `2 rows`. */
+export function counted(count: number, what: string): string {
   return `${count} ${what}${count === 1 ? '' : 's'}`
 }
 
