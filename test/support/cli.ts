@@ -51,14 +51,23 @@ export function runCli(args: readonly string[], options?: CommandOptions): Promi
 }
 
 /** Starts `rejoin serve --port 0 …` and waits for the line that says where it listens. Rejects with what it wrote when it ends before. */
-export async function startServe(args: readonly string[], options?: CommandOptions): Promise<Serving> {
-  const command = startCli(['serve', '--port', '0', ...args], options)
+export function startServe(args: readonly string[], options?: CommandOptions): Promise<Serving> {
+  return startListening('serve', args, options)
+}
+
+/** The same with `rejoin forward`. */
+export function startForward(args: readonly string[], options?: CommandOptions): Promise<Serving> {
+  return startListening('forward', args, options)
+}
+
+async function startListening(name: 'serve' | 'forward', args: readonly string[], options?: CommandOptions): Promise<Serving> {
+  const command = startCli([name, '--port', '0', ...args], options)
   const line = await new Promise<string>((resolve, reject) => {
     command.child.stdout?.on('data', () => {
       const end = command.output.stdout.indexOf('\n')
       if (end >= 0) resolve(command.output.stdout.slice(0, end))
     })
-    void command.ended.then(({ code, stderr }) => reject(new Error(`rejoin serve ended with ${code}: ${stderr}`)))
+    void command.ended.then(({ code, stderr }) => reject(new Error(`rejoin ${name} ended with ${code}: ${stderr}`)))
   })
   const { url } = JSON.parse(line) as { url: string }
   return { ...command, url }

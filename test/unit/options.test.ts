@@ -40,6 +40,7 @@ describe('options', () => {
       auth: undefined,
       sinks: {},
       config: undefined,
+      forward: 'here',
       historyMs: 604_800_000,
       limits: DEFAULT_LIMITS,
       retainMs: 3_600_000,

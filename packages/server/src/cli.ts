@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /**
- * The `rejoin` command: `serve` runs a relay, `token` signs a JSON Web Token, `sinks` and `tail` steer and read a relay that runs. Standard output is for programs, standard error for people and logs.
+ * The `rejoin` command: `serve` runs a relay, `forward` its sinks in a process of their own, `token` signs a JSON Web Token, `sinks` and `tail` steer and read a relay that runs. Standard output is for programs, standard error for people and logs.
  */
 import { Command, CommanderError, Option } from 'commander'
 import { ERRORS, toSyncError } from '@rejoin/shared'
@@ -9,6 +9,7 @@ import { addSinkCommands } from './cli-sinks.ts'
 import { addTailCommand } from './cli-tail.ts'
 import type { ServeFlags } from './config.ts'
 import { gatherOptions, readSecretFile } from './config.ts'
+import type { ServerOptions } from './options.ts'
 import type { TokenFlags } from './token.ts'
 import { signToken } from './token.ts'
 
@@ -17,22 +18,33 @@ const MISUSED = 2
 const FAILED = 1
 /** After this the process exits although something still hangs: what was acknowledged is durable, and the rest was not. */
 const DRAIN_MS = 4500
+/** Of rejoin forward: the relay beside it has 4400. */
+const FORWARD_PORT = 4401
 
 const program = new Command('rejoin')
   .description('Work apart, rejoin with nothing lost: a relay for Yjs documents.')
   .exitOverride()
   .showHelpAfterError('(rejoin --help shows every command)')
 
-program
-  .command('serve')
+serverOptions(program.command('serve'), 4400)
   .description('Runs the relay.')
-  .option('--host <address>', 'address to listen on (default 127.0.0.1)')
-  .option('--port <port>', 'port to listen on, 0 for a free one (default 4400)')
-  .option('--data <folder>', 'folder of the log (default ./rejoin-data)')
-  .option('--config <file>', 'config file (default rejoin.config.ts, .mts, .js or .mjs, when there is one)')
-  .addOption(new Option('--log-level <level>', 'silent, error, warn, info or debug (default info)'))
-  .option('--insecure', 'without auth: listen on any address and let everybody in')
-  .action(serve)
+  .option('--forward <where>', 'where view and sinks are kept: here (default), or elsewhere by rejoin forward')
+  .action((flags: ServeFlags) =>
+    run(flags, async (options) => {
+      const { createServer } = await import('./server.ts')
+      return createServer(options)
+    }),
+  )
+
+serverOptions(program.command('forward'), FORWARD_PORT)
+  .description('Keeps view and sinks in a process of its own, for a relay on the same folder that serves with --forward elsewhere.')
+  .action((flags: ServeFlags) =>
+    run(flags, async (options) => {
+      const { createForwardServer } = await import('./forward.ts')
+      // The port of the config is the relay's.
+      return createForwardServer({ ...options, port: flags.port === undefined ? FORWARD_PORT : options.port })
+    }),
+  )
 
 program
   .command('token')
@@ -80,9 +92,24 @@ function isTaken(cause: unknown): boolean {
   return cause instanceof Error && 'code' in cause && cause.code === 'EADDRINUSE'
 }
 
-async function serve(flags: ServeFlags): Promise<void> {
+/** Options of what listens. */
+function serverOptions(command: Command, port: number): Command {
+  return command
+    .option('--host <address>', 'address to listen on (default 127.0.0.1)')
+    .option('--port <port>', `port to listen on, 0 for a free one (default ${port})`)
+    .option('--data <folder>', 'folder of the log (default ./rejoin-data)')
+    .option('--config <file>', 'config file (default rejoin.config.ts, .mts, .js or .mjs, when there is one)')
+    .addOption(new Option('--log-level <level>', 'silent, error, warn, info or debug (default info)'))
+    .option('--insecure', 'without auth: listen on any address and let everybody in')
+}
+
+/** Runs what `start` gives until it is told to stop. */
+async function run(
+  flags: ServeFlags,
+  start: (options: ServerOptions) => Promise<{ readonly url: string; close(): Promise<void> }>,
+): Promise<void> {
   // A command that only asks a relay is spared all that makes one.
-  const [{ createServer }, { pino }] = await Promise.all([import('./server.ts'), import('pino')])
+  const { pino } = await import('pino')
   const { options, logLevel, file, warnings } = await gatherOptions(flags, process.env, process.cwd())
   // Written in the same call: the last lines before an exit are the ones that matter.
   const logger = pino(
@@ -91,7 +118,7 @@ async function serve(flags: ServeFlags): Promise<void> {
   )
   for (const warning of warnings) logger.warn({}, warning)
   if (file !== undefined) logger.info({ file }, 'read the config file')
-  const server = await createServer({ logger, ...options })
+  const server = await start({ logger, ...options })
   if (options.auth === undefined)
     logger.warn(
       {},

@@ -24,6 +24,7 @@ export interface ServeFlags {
   readonly data?: string | undefined
   readonly config?: string | undefined
   readonly logLevel?: string | undefined
+  readonly forward?: string | undefined
   readonly insecure?: boolean | undefined
 }
 
@@ -39,7 +40,7 @@ export interface Gathered {
 
 /** Config files that are looked for in the working directory, in this order. */
 const FILES = ['rejoin.config.ts', 'rejoin.config.mts', 'rejoin.config.js', 'rejoin.config.mjs']
-const VARIABLES = ['HOST', 'PORT', 'DATA', 'CONFIG', 'LOG_LEVEL', 'RETAIN', 'ORIGINS', 'INSECURE', 'JWT_SECRET_FILE']
+const VARIABLES = ['HOST', 'PORT', 'DATA', 'CONFIG', 'LOG_LEVEL', 'RETAIN', 'ORIGINS', 'INSECURE', 'JWT_SECRET_FILE', 'FORWARD']
 const LEVELS: readonly LogLevel[] = ['silent', 'error', 'warn', 'info', 'debug']
 
 /**
@@ -65,6 +66,7 @@ export async function gatherOptions(
   const fromFile: ServerOptions = file === undefined ? {} : { config: file, ...(await loadConfig(file)) }
   const [host, port, data] = [given(flags.host, '--host', 'HOST'), given(flags.port, '--port', 'PORT'), given(flags.data, '--data', 'DATA')]
   const [retain, origins, secretFile] = [variable('RETAIN'), variable('ORIGINS'), variable('JWT_SECRET_FILE')]
+  const forward = given(flags.forward, '--forward', 'FORWARD')
   const insecure = flags.insecure ?? readYes('REJOIN_INSECURE', variable('INSECURE'))
   const options: ServerOptions = {
     ...fromFile,
@@ -73,6 +75,7 @@ export async function gatherOptions(
     ...(data === undefined ? {} : { data: resolve(directory, data.value) }),
     ...(retain === undefined ? {} : { retain: retain as Duration }),
     ...(origins === undefined ? {} : { origins: origins.split(',').map((origin) => origin.trim()) }),
+    ...(forward === undefined ? {} : { forward: forward.value as 'here' }),
     ...(insecure === undefined ? {} : { insecure }),
     ...(secretFile === undefined
       ? {}

@@ -8,9 +8,14 @@ import type { Forwarding, WorkerEvent } from './forwarding/start.ts'
 import { startForwarding } from './forwarding/start.ts'
 import type { ForwardingWatch } from './forwarding/watch.ts'
 import { watchForwarding } from './forwarding/watch.ts'
+import type { ChangeFeeds } from './http/changes.ts'
+import { createChangeFeeds } from './http/changes.ts'
+import type { ReceiptParts } from './http/receipts.ts'
 import type { SinkControl } from './http/sinks.ts'
 import type { Logger } from './logger.ts'
 import type { Options } from './options.ts'
+import { makeSecret, withSecret } from './secret.ts'
+import { ownView } from './storage/folder.ts'
 
 /** What reads the log of a relay. */
 export interface Downstream {
@@ -21,16 +26,13 @@ export interface Downstream {
   close(): Promise<void>
 }
 
-/** Starts it; undefined without a schema, when there is nothing to derive. */
-export function startDownstream({
-  data,
-  schema,
-  sinks,
-  config,
-  historyMs,
-  logger,
-}: Pick<Options, 'data' | 'schema' | 'sinks' | 'config' | 'historyMs' | 'logger'>): Downstream | undefined {
+/** Starts it; undefined without a schema, when there is nothing to derive. `who` is told to another process that wants the same. Throws `SyncError('store_in_use')`. */
+export function startDownstream(
+  { data, schema, sinks, config, historyMs, logger }: Pick<Options, 'data' | 'schema' | 'sinks' | 'config' | 'historyMs' | 'logger'>,
+  who: string,
+): Downstream | undefined {
   if (schema === undefined) return undefined
+  const release = ownView(data, who)
   const viewPath = join(data, 'view.db')
   const forwarding = startForwarding({ logDirectory: data, viewPath, schema, sinks, config, historyMs, onWorker: reporter(logger) })
   const watch = watchForwarding({
@@ -53,10 +55,31 @@ export function startDownstream({
         return forwarding.command(sink, command, signal)
       },
     },
-    close: () => {
+    close: async () => {
       watch.stop()
-      return forwarding.close()
+      await forwarding.close()
+      release()
     },
+  }
+}
+
+/** What HTTP needs of it: `/v1/sinks` and `/v1/changes`, for tokens and for the secret that is made in the folder. */
+export function operatorRoutes(
+  { forwarding, control }: Downstream,
+  {
+    data,
+    authorize,
+    lineage,
+  }: { readonly data: string; readonly authorize: ReceiptParts['authorize']; readonly lineage: ReceiptParts['lineage'] },
+): {
+  readonly control: { readonly authorize: ReceiptParts['authorize']; readonly sinks: SinkControl; readonly receipts: ReceiptParts }
+  readonly changes: ChangeFeeds
+} {
+  const forOperators = withSecret(makeSecret(data), authorize)
+  const parts = { authorize: forOperators, clock: systemClock }
+  return {
+    control: { authorize: forOperators, sinks: control, receipts: { ...parts, rungs: forwarding, lineage } },
+    changes: createChangeFeeds({ ...parts, read: (request, signal) => forwarding.changes(request, signal) }),
   }
 }
 

@@ -19,7 +19,8 @@ export function relayFigures(core: RelayCore, ySockets: YWebSockets, watch: Forw
   ]
 }
 
-function forwardingFigures(watch: ForwardingWatch): readonly Metric[] {
+/** Of view and sinks, as of the watch's last look. */
+export function forwardingFigures(watch: ForwardingWatch): readonly Metric[] {
   const ofView = (name: Metric['name'], help: string, read: (view: View) => number): Metric => ({
     name,
     help,

@@ -39,6 +39,7 @@ export function checkOptions(given: ServerOptions): Options {
     auth,
     sinks,
     config: given.config === undefined ? undefined : resolve(checkText('config', given.config)),
+    forward: checkForward(given.forward ?? 'here'),
     historyMs: checkDuration('history', given.history ?? '7d'),
     insecure,
     limits: checkLimits(given.limits ?? {}),
@@ -84,6 +85,7 @@ const OPTION_NAMES: readonly (keyof ServerOptions)[] = [
   'auth',
   'sinks',
   'config',
+  'forward',
   'history',
   'limits',
   'retain',
@@ -131,6 +133,11 @@ function checkLimits(given: NonNullable<ServerOptions['limits']>): Limits {
 
 function checkRetain(retain: unknown): number {
   return retain === 'forever' ? Number.POSITIVE_INFINITY : checkDuration('retain', retain, ", or 'forever'")
+}
+
+function checkForward(forward: unknown): 'here' | 'elsewhere' {
+  if (forward === 'here' || forward === 'elsewhere') return forward
+  throw wrong('forward', "is 'here' or 'elsewhere'", forward)
 }
 
 function checkDuration(name: string, value: unknown, or = ''): number {

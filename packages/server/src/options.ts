@@ -25,6 +25,8 @@ export interface ServerOptions {
   readonly sinks?: Readonly<Record<string, SinkSpec>> | undefined
   /** File whose default export has these sinks: their functions (projections, handlers) run in the worker, which loads it too, rather than on this thread. `rejoin serve` sets it. @default none */
   readonly config?: string | undefined
+  /** Where view and sinks are kept: 'here', or 'elsewhere' by `rejoin forward` on the same folder, a process of its own. @default 'here' */
+  readonly forward?: 'here' | 'elsewhere' | undefined
   /** How long changes stay readable, for sinks that are away, `/v1/changes` and rewinding; of them at most the latest million versions. @default '7d' */
   readonly history?: Duration | undefined
   /** Limits to change; the others keep their defaults. @default DEFAULT_LIMITS */
@@ -50,6 +52,7 @@ export interface Options {
   readonly sinks: Readonly<Record<string, SinkSpec>>
   /** Absolute path. */
   readonly config: string | undefined
+  readonly forward: 'here' | 'elsewhere'
   /** Milliseconds. */
   readonly historyMs: number
   readonly limits: Limits

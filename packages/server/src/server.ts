@@ -1,21 +1,19 @@
 /**
  * Joins log, relay and network into a running relay: `createRelay` to embed in an HTTP server of one's own, `createServer` with a port.
  */
-import type { IncomingMessage, Server as HttpServer } from 'node:http'
-import { STATUS_CODES, createServer as createHttpServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import type { IncomingMessage } from 'node:http'
+import { STATUS_CODES } from 'node:http'
 import type { Duplex } from 'node:stream'
-import { getRequestListener } from '@hono/node-server'
 import type { Hono } from 'hono'
 import type { ErrorCode } from '@rejoin/shared'
 import { ERRORS, SyncError, cryptoRandom, systemClock, toSyncError } from '@rejoin/shared'
 import { startCompactionWork } from './compaction/start.ts'
 import { createDocumentReader } from './documents/read.ts'
-import { startDownstream } from './downstream.ts'
+import { operatorRoutes, startDownstream } from './downstream.ts'
 import { relayFigures } from './figures.ts'
 import { createApp } from './http/app.ts'
-import { createChangeFeeds } from './http/changes.ts'
 import { checkedAuthorize, grantProblem } from './http/authorize.ts'
+import { listen } from './http/listen.ts'
 import { createMetrics } from './http/metrics.ts'
 import { originPolicy, originProblem } from './http/origin.ts'
 import { createNativeSockets } from './http/socket.ts'
@@ -27,7 +25,6 @@ import type { Options, ServerOptions } from './options.ts'
 import type { Grant } from './relay/grant.ts'
 import { createRelayCore } from './relay/relay.ts'
 import { createPresence } from './relay/presence.ts'
-import { makeSecret, withSecret } from './secret.ts'
 import { openSqliteLog } from './storage/sqlite.ts'
 
 /** A relay without a port. */
@@ -53,15 +50,10 @@ export interface Server {
   close(): Promise<void>
 }
 
-/** Connections that may wait to be accepted: all clients come back at once after a restart. */
-const BACKLOG = 4096
 /** How long answers may take while draining, in ms. */
 const DRAIN_MS = 3000
 /** How long a peer may take to read why it was refused, in ms. */
 const REFUSED_MS = 2000
-/** How long a request may take to arrive: its headers, all of it. In ms. */
-const HEADERS_MS = 10_000
-const REQUEST_MS = 30_000
 /** Connections beyond `limits.connections`, for plain HTTP and for being told that there are too many. */
 const SPARE_CONNECTIONS = 1000
 
@@ -93,7 +85,7 @@ type Started = (() => unknown)[]
 function relayOn(stored: Log, options: Options, started: Started): Relay {
   const { auth, data, limits, logger, schema, retainMs } = options
   const report = (what: string, details: Readonly<Record<string, unknown>>): void => logger.error(details, what)
-  const downstream = startDownstream(options)
+  const downstream = options.forward === 'here' ? startDownstream(options, 'rejoin serve') : undefined
   if (downstream !== undefined) started.push(() => downstream.close())
   const forwarding = downstream?.forwarding
   const log: Log =
@@ -108,10 +100,7 @@ function relayOn(stored: Log, options: Options, started: Started): Relay {
   started.push(() => compactor.close())
   const authorize = checkedAuthorize(auth, systemClock)
   const origin = originPolicy(options)
-  const authorizeOperator = withSecret(makeSecret(data), authorize)
-  const changes =
-    forwarding &&
-    createChangeFeeds({ authorize: authorizeOperator, clock: systemClock, read: (request, signal) => forwarding.changes(request, signal) })
+  const routes = downstream && operatorRoutes(downstream, { data, authorize, lineage: async (id) => (await log.head(id))?.lineage })
   let unready: ErrorCode | undefined
   let closing = false
   const presence = createPresence({ clock: systemClock, limits })
@@ -164,12 +153,7 @@ function relayOn(stored: Log, options: Options, started: Started): Relay {
     origin,
     metrics,
     documents,
-    changes,
-    control: downstream && {
-      authorize: authorizeOperator,
-      sinks: downstream.control,
-      receipts: { authorize: authorizeOperator, clock: systemClock, rungs: downstream.forwarding, lineage: async (id) => (await log.head(id))?.lineage },
-    },
+    ...routes,
     unready: () => unready,
     failed: (error) => logger.error({ code: error.code, reason: error.reason }, 'a request failed'),
   })
@@ -191,7 +175,7 @@ function relayOn(stored: Log, options: Options, started: Started): Relay {
       if (problem !== undefined) throw new SyncError('bad_option', `regrant: this is no grant: ${problem}`)
       core.regrant(principal, grant)
       ySockets.regrant(principal, grant)
-      changes?.regrant(principal, grant)
+      routes?.changes.regrant(principal, grant)
     },
     async close() {
       unready ??= 'draining'
@@ -209,57 +193,20 @@ function relayOn(stored: Log, options: Options, started: Started): Relay {
 export async function createServer(options: ServerOptions = {}): Promise<Server> {
   const { host, port, limits } = checkOptions(options)
   const relay = await createRelay(options)
-  const answer = getRequestListener(relay.app.fetch)
-  const http = createHttpServer(
-    { headersTimeout: HEADERS_MS, requestTimeout: REQUEST_MS, connectionsCheckingInterval: 5000 },
-    (request, response) => void answer(request, response),
-  )
-  http.maxConnections = limits.connections + SPARE_CONNECTIONS
-  http.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+  const upgrade = (request: IncomingMessage, socket: Duplex, head: Buffer): void => {
     if (!relay.upgrade(request, socket, head)) refuse(socket, 'not_found', 'there is nothing to upgrade to at this address')
-  })
-  try {
-    await listen(http, host, port)
-  } catch (cause) {
+  }
+  const maxConnections = limits.connections + SPARE_CONNECTIONS
+  const listening = await listen({ host, port, maxConnections, app: relay.app, upgrade }).catch(async (thrown: unknown) => {
     await relay.close()
-    throw new SyncError(
-      'bad_option',
-      isTaken(cause) ? taken(host, port) : `cannot listen on ${host}:${port}: ${toSyncError(cause).reason}`,
-      { cause },
-    )
-  }
-  const address = http.address() as AddressInfo
-  return {
-    url: `http://${host.includes(':') ? `[${host}]` : host}:${address.port}`,
-    port: address.port,
-    regrant: (principal, grant) => relay.regrant(principal, grant),
-    async close() {
-      const closed = new Promise<void>((resolve) => http.close(() => resolve()))
-      http.closeIdleConnections()
-      await relay.close()
-      http.closeAllConnections()
-      await closed
-    },
-  }
-}
-
-/** Whether somebody else listens at the address: no fault of the options, which may be right a moment later. */
-function isTaken(cause: unknown): boolean {
-  return cause instanceof Error && 'code' in cause && cause.code === 'EADDRINUSE'
-}
-
-function taken(host: string, port: number): string {
-  return `port ${port} of ${host} is taken: stop what listens there, or give another port (0 for a free one)`
-}
-
-function listen(http: HttpServer, host: string, port: number): Promise<void> {
-  return new Promise((resolve, reject) => {
-    http.once('error', reject)
-    http.listen({ host, port, backlog: BACKLOG }, () => {
-      http.off('error', reject)
-      resolve()
-    })
+    throw thrown
   })
+  return {
+    url: listening.url,
+    port: listening.port,
+    regrant: (principal, grant) => relay.regrant(principal, grant),
+    close: () => listening.close(() => relay.close()),
+  }
 }
 
 function pathOf(request: IncomingMessage): string {

@@ -27,7 +27,8 @@ export interface DocumentReader {
 /** What the app is made of. */
 export interface AppParts {
   readonly authorize: (request: AuthRequest) => Promise<Grant>
-  readonly documents: DocumentReader
+  /** `/v1/documents/<id>`; absent where there are none to be read. */
+  readonly documents?: DocumentReader | undefined
   readonly origin: OriginPolicy
   readonly metrics: Metrics
   /** `/v1/sinks`; absent when the relay has no schema, and so no sinks. */
@@ -78,13 +79,17 @@ export function createApp(parts: AppParts): Hono {
         'Access-Control-Max-Age': '600',
       }),
     )
-  app.get(`${DOCUMENTS}*`, (c) => answerDocument(c, parts))
+  const { documents } = parts
+  if (documents !== undefined) app.get(`${DOCUMENTS}*`, (c) => answerDocument(c, { ...parts, documents }))
   parts.changes?.addTo(app, parts.unready)
   if (parts.control !== undefined) addSinkRoutes(app, { ...parts.control, unready: parts.unready })
   return app
 }
 
-async function answerDocument(c: Context, { authorize, documents, unready }: AppParts): Promise<Response> {
+async function answerDocument(
+  c: Context,
+  { authorize, documents, unready }: AppParts & { readonly documents: DocumentReader },
+): Promise<Response> {
   const unable = unready()
   if (unable !== undefined) throw new SyncError(unable, 'the relay takes no requests now')
   const grant = await authorize(authRequest(c))

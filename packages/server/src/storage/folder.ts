@@ -1,7 +1,7 @@
 /**
  * The data folder of a relay (under step 5 of the path): made private, and owned by one process for as long as that lives.
  */
-import { chmodSync, closeSync, fsyncSync, mkdirSync, openSync, statSync } from 'node:fs'
+import { chmodSync, closeSync, existsSync, fsyncSync, mkdirSync, openSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { SyncError } from '@rejoin/shared'
 import Database from 'better-sqlite3'
@@ -30,14 +30,29 @@ export function syncFolder(directory: string): void {
  * however the process ends; a file with a process id in it would outlive a kill -9. Throws `SyncError('store_in_use')`.
  */
 export function ownFolder(directory: string): () => void {
-  const lock = new Database(join(directory, 'lock'), { timeout: 0 })
+  return own(join(directory, 'lock'), () => `another process serves the data folder ${resolve(directory)}`)
+}
+
+/** Takes the view and the sinks of the folder, which a relay has or `rejoin forward`, likewise. `who` is told to whoever comes second. */
+export function ownView(directory: string, who: string): () => void {
+  const note = join(directory, 'view-owner')
+  const release = own(join(directory, 'view-lock'), () => {
+    const other = existsSync(note) ? readFileSync(note, 'utf8').trim() : 'another process'
+    return `${other} keeps the view and the sinks of ${resolve(directory)}: there can be one only, a relay or rejoin forward (then serve with --forward elsewhere)`
+  })
+  writeFileSync(note, `${who}, process ${process.pid},\n`, { mode: 0o600 })
+  return release
+}
+
+function own(path: string, taken: () => string): () => void {
+  const lock = new Database(path, { timeout: 0 })
   try {
     lock.pragma('locking_mode = EXCLUSIVE')
     lock.exec('BEGIN EXCLUSIVE')
   } catch (error) {
     lock.close()
     if (!(error instanceof Database.SqliteError) || !error.code.startsWith('SQLITE_BUSY')) throw error
-    throw new SyncError('store_in_use', `another process serves the data folder ${resolve(directory)}`, { cause: error })
+    throw new SyncError('store_in_use', taken(), { cause: error })
   }
   return () => {
     lock.close()
