@@ -21,9 +21,17 @@ export interface ConformanceCase {
 
 export type CaseOutcome = { readonly type: 'passed'; readonly ms: number } | { readonly type: 'not applicable'; readonly reason: string }
 
+const CASES = [...WAY_CASES, ...PLACE_CASES]
+
+/** Names and guarantees of all of them, the same for every sink. */
+export const CONFORMANCE_CASES: readonly Pick<ConformanceCase, 'name' | 'guarantee'>[] = CASES.map(({ name, guarantee }) => ({
+  name,
+  guarantee,
+}))
+
 /** The cases, each with a destination of its own. */
 export function conformance(under: Conformance): readonly ConformanceCase[] {
-  return [...WAY_CASES, ...PLACE_CASES].map(({ name, guarantee, run }) => ({
+  return CASES.map(({ name, guarantee, run }) => ({
     name,
     guarantee,
     run: async () => {

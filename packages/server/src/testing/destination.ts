@@ -25,6 +25,8 @@ export interface Conformance {
   readonly forward?: ForwardOptions | undefined
   /** How it keeps what it promises, in a sentence for the docs: 'rows, cursor and fence in one transaction'. */
   readonly mechanism: string
+  /** How long the destination may take to be what it should be, in ms. @default 20,000 */
+  readonly patience?: number | undefined
   /** A new and empty destination, asked for by each case. */
   readonly destination: () => Promise<Destination>
 }

@@ -54,27 +54,31 @@ export function play(name: string, guarantee: string, needs: Needs, story: Story
   }
 }
 
+/** A commit that is held on its way. */
+export interface HeldCommit {
+  readonly isReached: () => boolean
+  /** It was released, and whatever it answered has been heard. */
+  readonly isOver: () => boolean
+  release(): void
+}
+
 /** The runner's next commit stops on its way, as in a process that is frozen, until it is released. */
-export function hold(runner: Runner): { readonly reached: Promise<void>; readonly over: Promise<void>; release(): void } {
-  let [tell, finish, release] = [(): void => {}, (): void => {}, (): void => {}]
-  const reached = new Promise<void>((resolve) => {
-    tell = resolve
-  })
-  const over = new Promise<void>((resolve) => {
-    finish = resolve
-  })
+export function hold(runner: Runner): HeldCommit {
+  let [isReached, isOver] = [false, false]
+  let release = (): void => {}
   const released = new Promise<void>((resolve) => {
     release = resolve
   })
   runner.trouble.beforeCommit = async (commit) => {
     if (commit.rows.length === 0) return
     delete runner.trouble.beforeCommit
-    tell()
+    isReached = true
     await released
-    // Behind the call itself, whatever it answers.
-    void pause(100).then(finish)
+    void pause(100).then(() => {
+      isOver = true
+    })
   }
-  return { reached, over, release: () => release() }
+  return { isReached: () => isReached, isOver: () => isOver, release: () => release() }
 }
 
 /** Throws where they are not. */

@@ -117,8 +117,9 @@ export async function openScene(under: Conformance): Promise<Scene> {
     return runner
   }
 
+  const patience = under.patience ?? PATIENCE
   const until: Scene['until'] = async (what, condition) => {
-    const deadline = residentClock.now() + PATIENCE
+    const deadline = residentClock.now() + patience
     let last: unknown
     for (;;) {
       try {
@@ -129,7 +130,7 @@ export async function openScene(under: Conformance): Promise<Scene> {
       }
       if (residentClock.now() > deadline) {
         const states = runners.map((runner) => JSON.stringify(runner.status()))
-        throw new Error(`waited ${PATIENCE} ms for: ${what}; forwarders: ${states.join('; ')}`, { cause: last })
+        throw new Error(`waited ${patience} ms for: ${what}; forwarders: ${states.join('; ')}`, { cause: last })
       }
       await pause(HASTE / 4)
     }
@@ -169,7 +170,8 @@ export async function openScene(under: Conformance): Promise<Scene> {
     backupRelay: relay.backup,
     close: async () => {
       for (const runner of runners) runner.kill()
-      await Promise.allSettled(runners.map((runner) => runner.stop()))
+      // One whose commit is held never ends.
+      await Promise.race([Promise.allSettled(runners.map((runner) => runner.stop())), pause(500)])
       await destination.close()
     },
   }

@@ -36,13 +36,13 @@ export const WAY_CASES: readonly Case[] = [
       await scene.settle(runner)
       const held = hold(runner)
       scene.edit([pet('rex', 'late'), pet('mia', 'late')])
-      await held.reached
+      await scene.until('a commit on its way', held.isReached)
       // Another forwarder goes on from where the held one stands, and its rows arrive first.
       const next = scene.start()
       scene.edit([pet('rex', 'newer'), pet('mia', null)])
       await scene.settle(next)
       held.release()
-      await held.over
+      await scene.until('the held commit to end', held.isOver)
       await scene.settle(next)
       same(await scene.names(), { rex: 'newer', tom: 'tom-old', ida: 'ida-old', leo: 'leo-old' })
     },
@@ -58,16 +58,15 @@ export const WAY_CASES: readonly Case[] = [
         const trouble: Runner['trouble'] = {}
         const runner = scene.start({ trouble })
         await scene.settle(runner)
-        const died = new Promise<void>((resolve) => {
-          trouble[moment] = () => {
-            runner.kill()
-            resolve()
-            throw new Error(`killed: ${moment}`)
-          }
-        })
+        let isDead = false
+        trouble[moment] = () => {
+          isDead = true
+          runner.kill()
+          throw new Error(`killed: ${moment}`)
+        }
         scene.edit([pet('rex', moment), pet('mia', moment === 'afterCommit' ? null : moment), pet(moment, 'new')])
         // Not every sink writes notes at each commit.
-        await Promise.race([died, scene.until('a commit', () => runner.status().state === 'current' && moment === 'beforeNotes')])
+        await scene.until('its death', () => isDead || (moment === 'beforeNotes' && runner.status().state === 'current'))
         runner.kill()
         const next = scene.start()
         await scene.settle(next)
@@ -85,19 +84,17 @@ export const WAY_CASES: readonly Case[] = [
       const trouble: Runner['trouble'] = {}
       const runner = scene.start({ trouble })
       await scene.settle(runner)
-      const happened = new Promise<void>((resolve) => {
-        if (scene.destination.loseReply === undefined) {
-          trouble.afterCommit = () => {
-            runner.kill()
-            resolve()
-            throw new Error('the answer was lost')
-          }
+      let isLost = false
+      if (scene.destination.loseReply === undefined) {
+        trouble.afterCommit = () => {
+          isLost = true
+          runner.kill()
+          throw new Error('the answer was lost')
         }
-      })
+      }
       await scene.destination.loseReply?.()
       scene.edit([pet('rex', 'changed'), pet('new', 'brought'), pet('mia', null)])
-      if (scene.destination.loseReply === undefined) await happened
-      else await scene.until('the write to have happened', async () => (await scene.names())['rex'] === 'changed')
+      await scene.until('the write to have happened', async () => isLost || (await scene.names())['rex'] === 'changed')
       runner.kill()
       await runner.stop()
       // Back to what the cursor knows: without a note of the attempt nothing seems to have changed.
@@ -167,12 +164,12 @@ export const WAY_CASES: readonly Case[] = [
       await scene.settle(frozen)
       const held = hold(frozen)
       scene.edit([pet('rex', 'from the frozen one'), pet('mia', null), pet('zoe', 'from the frozen one')])
-      await held.reached
+      await scene.until('a commit on its way', held.isReached)
       const next = scene.start()
       scene.edit([pet('rex', 'newer'), pet('mia', 'back'), pet('zoe', null)])
       await scene.settle(next)
       held.release()
-      await held.over
+      await scene.until('the held commit to end', held.isOver)
       await scene.until('the old one to know', () => ['fenced', 'failing', 'stopped'].includes(frozen.status().state))
       scene.edit([pet('tom', 'last')])
       await scene.settle(next)
@@ -189,13 +186,13 @@ export const WAY_CASES: readonly Case[] = [
       scene.edit([pet('rex', 'as of the refresh'), pet('zoe', 'zoe')], 'zoo')
       const late = scene.start({ items: 2 })
       const held = hold(late)
-      await held.reached
+      await scene.until('a commit on its way', held.isReached)
       scene.edit([pet('rex', null)])
       scene.edit([pet('zoe', null)], 'zoo')
       const next = scene.start({ items: 2 })
       await scene.settle(next)
       held.release()
-      await held.over
+      await scene.until('the held commit to end', held.isOver)
       scene.edit([pet('tom', 'last')])
       await scene.settle(next)
     },
