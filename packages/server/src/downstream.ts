@@ -90,7 +90,10 @@ function reporter(logger: Logger): (event: WorkerEvent) => void {
       case 'slow':
         return logger.error({ ...event }, 'a document takes too long to project: it is parked, and the worker goes on without it')
       case 'slow-select':
-        return logger.error({ ...event }, 'a projection takes too long: the record is parked, and the worker goes on without it')
+        return logger.error(
+          { ...event },
+          'a function of the config file takes too long: the worker goes on without that record, or without the function for a while',
+        )
       case 'died':
         return logger.error({ ...event }, 'the worker that keeps view and sinks died; it is started again')
       case 'warning':

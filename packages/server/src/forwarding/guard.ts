@@ -6,7 +6,7 @@ import type { Clock } from '@rejoin/shared'
 import { SyncError } from '@rejoin/shared'
 import type { SelectInput, Selected } from '../projection/select.ts'
 import { runSelect } from '../projection/select.ts'
-import type { Projection } from '../sinks/sink.ts'
+import type { Projection, SinkContext } from '../sinks/sink.ts'
 import type { Key } from '../view/view.ts'
 import type { TurnTeller } from './turn.ts'
 
@@ -40,7 +40,8 @@ export function withSlowSelect(slow: readonly SlowSelect[], name: string, at: nu
 /** The call in words. */
 export function callText(name: string): string {
   const [sink, projection, record] = name.split('\u001f')
-  return `the projection ${JSON.stringify(projection)} of sink ${sink}, at the record ${record ?? ''},`
+  if (record === undefined) return `the function ${projection} of sink ${sink}`
+  return `the projection ${JSON.stringify(projection)} of sink ${sink}, at the record ${record},`
 }
 
 /** Of one call; two calls have two names. */
@@ -48,6 +49,44 @@ function nameOf(sink: string, projection: string, { collection, document, id }: 
   const record = `${collection}/${document}/${id}`
   const short = record.length <= 200 ? record : `${record.slice(0, 200)}… ${hash('md5', record, 'hex')}`
   return [sink, projection, short].join('\u001f')
+}
+
+/** Stands before the name of a function among names of documents, which hold no control characters. */
+const FUNCTION = '\u001f'
+
+/** The function that a turn is of, when it is not a document's. */
+export function functionOf(turn: string): string | undefined {
+  return turn.startsWith(FUNCTION) ? turn.slice(FUNCTION.length) : undefined
+}
+
+/** The functions of one sink, each told before it begins; what it does until its first await counts. One that had to be ended by force is refused for a while. */
+export function guardedFunctions(
+  sink: string,
+  functions: SinkContext['functions'],
+  { slow, turns, clock }: { readonly slow: readonly SlowSelect[]; readonly turns: TurnTeller; readonly clock: Clock },
+): SinkContext['functions'] {
+  return Object.fromEntries(
+    Object.entries(functions).map(([name, run]) => {
+      const turn = [sink, name].join('\u001f')
+      const last = slow.find((each) => each.name === turn)
+      return [
+        name,
+        async (...args: readonly unknown[]) => {
+          if (last !== undefined && Math.abs(clock.now() - last.at) < AVOIDED_MS)
+            throw new SyncError(
+              'timeout',
+              `the function ${name} of sink ${sink} did not let go of its thread; it is tried again after ten minutes`,
+            )
+          turns.begin(FUNCTION + turn, 0)
+          try {
+            return run(...args)
+          } finally {
+            turns.end()
+          }
+        },
+      ]
+    }),
+  )
 }
 
 /** Runs the selects of one sink, telling each call. Throws `SyncError('timeout')` for a projection that took too long again and again. */

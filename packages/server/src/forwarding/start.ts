@@ -14,11 +14,12 @@ import type { SinkAnswer, SinkCommand } from './commands.ts'
 import { PATIENCE } from './commands.ts'
 import { createFunctionRunner } from './functions.ts'
 import type { SlowSelect } from './guard.ts'
-import { SELECT_MS, SELECT_NAME_BYTES, callText, withSlowSelect } from './guard.ts'
+import { SELECT_MS, SELECT_NAME_BYTES, callText, functionOf, withSlowSelect } from './guard.ts'
 import type { Ask, Tell, WorkerSetup, WorkerStatus } from './messages.ts'
 import { plainSpec } from './plain.ts'
 import type { RungDesk } from './rungs.ts'
 import { createRungDesk } from './rungs.ts'
+import type { Overrun } from './turn.ts'
 import { createTurnMemory, watchTurns } from './turn.ts'
 
 export interface ForwardingOptions {
@@ -47,7 +48,7 @@ export type WorkerEvent =
   | { readonly type: 'running' }
   /** A document took too long: the worker is ended and started again without it. */
   | ({ readonly type: 'slow' } & SlowDocument)
-  /** A select function took too long at a record: likewise. `what` says which. */
+  /** A function of the application took too long, such as select at a record: likewise. `what` says which. */
   | { readonly type: 'slow-select'; readonly what: string }
   | { readonly type: 'died'; readonly error: string; readonly restarts: number; readonly retryIn: number }
   /** It runs, but not as was asked. */
@@ -154,19 +155,20 @@ export function startForwarding(options: ForwardingOptions): Forwarding {
       clock,
       patience,
       overrun: ({ name, bytes, at }) => {
+        const called = functionOf(name)
+        if (called !== undefined) return endSelect(called, at, patience)
         const document = { document: name as DocumentId, bytes, at }
         slow = withSlow(slow, document)
         end(`the document ${JSON.stringify(name)} took longer than ${patience} ms`, { type: 'slow', ...document })
       },
     })
-    const unwatchSelects = watchTurns(setup.selectTurn, {
-      clock,
-      patience: SELECT_MS,
-      overrun: ({ name, at }) => {
-        slowSelects = withSlowSelect(slowSelects, name, at)
-        end(`${callText(name)} took longer than ${SELECT_MS} ms`, { type: 'slow-select', what: callText(name) })
-      },
-    })
+    const endSelect = (name: string, at: number, ms: number): void => {
+      slowSelects = withSlowSelect(slowSelects, name, at)
+      end(`${callText(name)} took longer than ${ms} ms`, { type: 'slow-select', what: callText(name) })
+    }
+    const selects = { clock, patience: SELECT_MS, overrun: ({ name, at }: Overrun) => endSelect(name, at, SELECT_MS) }
+    // Without a file the functions are on this thread: there is nobody to watch.
+    const unwatchSelects = options.config === undefined ? undefined : watchTurns(setup.selectTurn, selects)
     worker = started
     started.on('message', (message: Tell) => hear(started, message))
     started.on('error', (error) => {
@@ -174,7 +176,7 @@ export function startForwarding(options: ForwardingOptions): Forwarding {
     })
     started.on('exit', () => {
       unwatch()
-      unwatchSelects()
+      unwatchSelects?.()
       worker = undefined
       Atomics.store(poked, 0, 0)
       calls.failAll(new SyncError('overloaded', 'the worker that keeps view and sinks ended; it is started again'))

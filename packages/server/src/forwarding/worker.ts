@@ -19,12 +19,13 @@ import { createCalls, outcomeOf } from './calls.ts'
 import type { ChangesPage, ChangesRequest, Waiting } from './changes.ts'
 import { createWaiting, readChanges } from './changes.ts'
 import { localFunctions, remoteFunctions } from './functions.ts'
-import { guardedSelects } from './guard.ts'
+import { guardedFunctions, guardedSelects } from './guard.ts'
 import type { Ask, Tell, ViewStatus, WorkerSetup, WorkerStatus } from './messages.ts'
 import { differenceOf } from './plain.ts'
 import type { RunningParts, RunningSink } from './running.ts'
 import { startSink } from './running.ts'
 import { createRungWatch } from './rungs.ts'
+import type { TurnTeller } from './turn.ts'
 import { tellTurns } from './turn.ts'
 
 /** Versions that are kept at most. A sink further behind is cut off, and refreshed when it comes back. */
@@ -59,7 +60,7 @@ async function run(port: Port, setup: WorkerSetup): Promise<void> {
     for (const sink of sinks.values()) sink.poke()
     rungs.look()
   }
-  const functionsOf = functionFinder(setup, loaded, (call, { ms, signal }) =>
+  const functionsOf = functionFinder(setup, loaded, tellTurns(turn), (call, { ms, signal }) =>
     calls.ask((id) => tell({ type: 'call', id, call }), {
       ms,
       what: 'a function of the application',
@@ -177,6 +178,7 @@ async function loadFunctions({ config, sinks }: WorkerSetup, tell: (message: Tel
 function functionFinder(
   { sinks, selectTurn, slowSelects }: WorkerSetup,
   loaded: Loaded,
+  documentTurns: TurnTeller,
   ask: Parameters<typeof remoteFunctions>[2],
 ): (name: string) => Pick<RunningParts, 'select' | 'functions'> {
   const turns = tellTurns(selectTurn)
@@ -185,7 +187,8 @@ function functionFinder(
     if (spec === undefined) return remoteFunctions(name, sinks[name]?.functions ?? [], ask)
     return {
       select: guardedSelects(name, spec.forward.projections, { slow: slowSelects, turns, clock: systemClock }),
-      functions: localFunctions(spec),
+      // They may take as long as a document before they let go of the thread.
+      functions: guardedFunctions(name, localFunctions(spec), { slow: slowSelects, turns: documentTurns, clock: systemClock }),
     }
   }
 }
