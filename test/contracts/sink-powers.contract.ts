@@ -109,6 +109,7 @@ export function describePowers(name: string, make: () => SinkUnderTest | Promise
       const events = [event('1', 2, { name: 'A' }), event('2', 2, { name: 'B' }), event('1', 3, null), event('1', 5, { name: 'C' })]
       expect(await sink.commit({ rows: events, from: at(1), to: at(5) })).toEqual({ type: 'committed', parked: [] })
       expect(await pets()).toEqual({ 1: 'C', 2: 'B' })
+      if (under.guard !== undefined) return
       // A replay of what is there changes nothing.
       await sink.commit({ rows: events.slice(0, 2), from: at(5), to: at(5, null) })
       expect(await pets()).toEqual({ 1: 'C', 2: 'B' })

@@ -26,6 +26,8 @@ export interface SinkUnderTest {
   poison?(name: string): void | Promise<void>
   /** Whether the destination cannot hold this text as an id; such a row is parked. @default none */
   refuses?(id: string): boolean
+  /** Why what is stamped lower comes through: readers of a stream compare versions. @default it does not */
+  readonly guard?: string | undefined
   /** Makes a field of a collection unique. */
   unique?(collection: string, field: string): void | Promise<void>
   /** Makes `pets.name` a reference to the ids of `owners`. */
@@ -162,6 +164,7 @@ export function describeSink(name: string, make: () => SinkUnderTest | Promise<S
     })
 
     it('never lets a lower stamp over a higher one', async () => {
+      if (under.guard !== undefined) return
       const sink = await beginAt(9, [pet('1', { name: 'new' }), pet('2', null)])
       expect(await sink.commit({ rows: [pet('1', { name: 'old' }), pet('2', { name: 'old' })], from: at(9), to: at(4) })).toMatchObject({
         type: 'committed',
