@@ -5,6 +5,7 @@ import { escape } from 'mysql2'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { mysql, openSink } from '#server/sinks/mysql.js'
 import type { MysqlSinkOptions } from '#server/sinks/mysql.js'
+import { QUICK } from '../conformance/mysql.ts'
 import { sql, tableRows } from '../support/mysql-sink.ts'
 import type { MariadbServer } from '../support/servers/mariadb.ts'
 import { describeMariadb, startMariadb } from '../support/servers/mariadb.ts'
@@ -30,10 +31,7 @@ describe('mysql()', () => {
 describeMariadb('the MySQL sink', () => {
   let server: MariadbServer
   beforeAll(async () => {
-    // Nothing here outlives the machine, and DDL waits for the disk.
-    server = await startMariadb({
-      settings: { 'innodb-flush-log-at-trx-commit': '0', 'innodb-doublewrite': '0', 'sync-frm': '0', 'innodb-flush-method': 'nosync' },
-    })
+    server = await startMariadb({ settings: QUICK })
   })
   afterAll(async () => {
     await server.kill()

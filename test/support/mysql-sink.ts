@@ -22,7 +22,11 @@ export async function sql(url: string, ...statements: readonly string[]): Promis
 export async function tableRows(url: string, schema: Schema): Promise<readonly { readonly key: Key; readonly value: RecordValue }[]> {
   const all = []
   for (const [collection, { fields }] of Object.entries(schema.collections)) {
-    for (const row of await sql(url, `SELECT * FROM \`${collection}\``)) {
+    const rows = await sql(url, `SELECT * FROM \`${collection}\``).catch((error: unknown) => {
+      if ((error as { code?: unknown }).code === 'ER_NO_SUCH_TABLE') return []
+      throw error
+    })
+    for (const row of rows) {
       const value = Object.fromEntries(Object.entries(fields).map(([field, { kind }]) => [field, read(kind, row[field])]))
       all.push({ key: { collection, document: row['document'], id: row['id'] } as Key, value })
     }

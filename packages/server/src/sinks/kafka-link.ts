@@ -122,7 +122,7 @@ export async function connect(address: KafkaAddress, clientId: string): Promise<
       masked(openWriter(kafka, { ...base, timeout: address.timeout, transactionalId, idempotent: true, acks: -1 }, masked)),
     read: (topic, each) => masked(readAll(consumer, topic, each)),
     close: async () => {
-      await Promise.all([ended(admin), ended(consumer)])
+      await Promise.allSettled([admin.close(), ended(consumer)])
     },
   }
 }
