@@ -43,7 +43,7 @@ const BODIES = 'packages/shared/src/bodies.ts'
 const PORTS: Readonly<Record<string, readonly string[]>> = {
   'packages/client/src/stores/': ['store.ts'],
   'packages/client/src/transports/': ['transport.ts'],
-  'packages/server/src/sinks/': ['sink.ts', 'spec.ts', 'delivery.ts', 'digest.ts', 'notes.ts', 'rows.ts', 'message.ts'],
+  'packages/server/src/sinks/': ['sink.ts', 'spec.ts', 'delivery.ts', 'digest.ts', 'notes.ts', 'rows.ts', 'message.ts', 'connection.ts'],
   'packages/server/src/sources/': ['source.ts'],
 }
 

@@ -5,6 +5,7 @@ import type { IncomingHttpHeaders, IncomingMessage, RequestListener, Server, Ser
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { DocumentId, Position, RecordValue, Seq } from '@rejoin/shared'
+import type { Message } from '#server/sinks/message.js'
 import type { SinkEvent, SinkPlace, SinkRow } from '#server/sinks/sink.js'
 import type { Key } from '#server/view/view.js'
 
@@ -39,6 +40,21 @@ export function change(id: string, version: number, before: RecordValue | null, 
   return { key, value, event: { id: `${LOG}/1/clinic/${version}/0/1`, op, before, version, origin, replay } }
 }
 
+/** What a reader of messages (as JSON) holds in the end: of each record the newest, if it is not gone. */
+export function foldMessages(texts: readonly string[]): { readonly key: Key; readonly value: RecordValue }[] {
+  const newest = new Map<string, Message>()
+  for (const text of texts) {
+    const message = JSON.parse(text) as Message
+    const name = JSON.stringify([message.collection, message.document, message.record])
+    const stored = newest.get(name)
+    // The same version once more is the same row, or a repair of it.
+    if (stored === undefined || message.version >= stored.version) newest.set(name, message)
+  }
+  return [...newest.values()].flatMap(({ collection, document, record, value }) =>
+    value === null ? [] : [{ key: petKey(record, document, collection), value }],
+  )
+}
+
 export const NEVER: AbortSignal = new AbortController().signal
 
 /** A request as it came. */
@@ -59,6 +75,7 @@ export interface Receiver {
 export async function startReceiver(
   answer: (request: Received, response: ServerResponse, count: number) => void = (_, response) => response.writeHead(204).end(),
   make: (listener: RequestListener) => Server = createServer,
+  at = 0,
 ): Promise<Receiver> {
   const requests: Received[] = []
   let connections = 0
@@ -70,7 +87,7 @@ export async function startReceiver(
     })
   })
   server.on('connection', () => connections++)
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  await new Promise<void>((resolve) => server.listen(at, '127.0.0.1', resolve))
   const { port } = server.address() as AddressInfo
   return {
     url: `http://127.0.0.1:${port}/hook`,

@@ -38,11 +38,18 @@ export async function natsPut(url: string, subject: string, text: string, given:
   })
 }
 
-/** Deletes every stream there is. */
+/** Deletes these streams, as far as they are there. */
 export async function natsWipe(url: string, ...streams: readonly string[]): Promise<void> {
   await withNats(url, async ({ manager }) => {
     for (const stream of streams) await manager.streams.delete(stream).catch(() => false)
   })
+}
+
+/** Of the server. */
+export async function natsVersion(url: string): Promise<string> {
+  const connection = await connect({ servers: url, reconnect: false })
+  await connection.close()
+  return connection.info?.version ?? ''
 }
 
 type Both = { readonly manager: Awaited<ReturnType<typeof jetstreamManager>>; readonly client: ReturnType<typeof jetstream> }

@@ -20,7 +20,7 @@ export interface Message {
   readonly record: string
   /** null: it is gone. */
   readonly value: RecordValue | null
-  /** What the destination was told before, or what the record was before the event; absent where that is not known. */
+  /** What the record was before the event, or as of the last version that the destination was told of; absent where that is not known. */
   readonly before?: RecordValue | null
   /** Of strategy 'actions': which edit it was. */
   readonly event?: MessageEvent

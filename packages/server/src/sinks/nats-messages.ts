@@ -2,6 +2,7 @@
  * Rows as NATS messages, a subject each: in a stream for its readers, or in a bucket as the value of a key, which can be listed and proved.
  */
 import { SyncError, canonicalJson } from '@rejoin/shared'
+import { createConnection } from './connection.ts'
 import type { Delivered, Delivery, Refusal } from './delivery.ts'
 import { messageOf } from './message.ts'
 import type { Cursor, CursorContext, CursorEntry, CursorPlace } from './nats-cursor.ts'
@@ -45,8 +46,8 @@ export function createNatsDelivery(
   const isKv = as === 'kv'
   const declared = canonicalJson({ as, stream, root, collections: isKv ? context.collections : null })
   const known = new Map<string, Known>()
-  let link: Link | undefined
-  const open = async (): Promise<Link> => (link ??= await connect())
+  const link = createConnection(connect)
+  const open = (): Promise<Link> => link.open()
   const held = createHeldCursor(shape.cursor, open)
   const listing = createListing(shape, Object.keys(context.collections), open)
 
@@ -54,8 +55,7 @@ export function createNatsDelivery(
     sendRow({ shape, known, open }, row, commit)
   return {
     begin: async () => {
-      await link?.close()
-      link = undefined
+      await link.renew()
       known.clear()
       const { place, attempted } = held.take(await beginNats(await open(), shape, context, declared))
       return { place, stamp: Math.max(attempted, place?.version ?? 0), isNew: place === undefined && context.forward.strategy === 'state' }
@@ -93,7 +93,7 @@ export function createNatsDelivery(
       await (await open()).remove(stream)
       await (await open()).purge(shape.cursor.stream, shape.cursor.subject)
     },
-    close: async () => link?.close(),
+    close: () => link.close(),
   }
 }
 

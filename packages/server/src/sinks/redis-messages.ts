@@ -2,6 +2,7 @@
  * The other two modes of Redis: a stream per target for every row or event, and caches whose keys are deleted.
  */
 import { canonicalJson } from '@rejoin/shared'
+import { createConnection } from './connection.ts'
 import type { Delivery } from './delivery.ts'
 import { messageOf } from './message.ts'
 import type { CursorContext, Link } from './redis-link.ts'
@@ -20,13 +21,12 @@ export function createRedisStream(
 ): Delivery {
   const names = namesOf(prefix, context.name)
   const streams = Object.keys(context.collections).map((target) => `${prefix}${target}`)
-  let link: Link | undefined
-  const open = async (): Promise<Link> => (link ??= await connect())
+  const link = createConnection(connect)
+  const open = (): Promise<Link> => link.open()
   const cursor = createHeldCursor(open, names, context, canonicalJson({ as: 'stream', prefix }))
   return {
     begin: async () => {
-      link?.close()
-      link = undefined
+      await link.renew()
       return cursor.begin()
     },
     deliver: async (rows, { to }, signal) => {
@@ -48,18 +48,17 @@ export function createRedisStream(
     drop: async () => {
       await (await open()).command('UNLINK', names.cursor, names.graves, names.recent, ...streams)
     },
-    close: async () => link?.close(),
+    close: () => link.close(),
   }
 }
 
 /** Deletes the keys that the templates name for each row that changed: `cache:pets:{document}:{id}`. Keeps nothing there. */
 export function createRedisInvalidation(templates: readonly string[], connect: () => Promise<Link>): Delivery {
-  let link: Link | undefined
-  const open = async (): Promise<Link> => (link ??= await connect())
+  const link = createConnection(connect)
+  const open = (): Promise<Link> => link.open()
   return {
     begin: async () => {
-      link?.close()
-      link = undefined
+      await link.renew()
       await open()
       return {}
     },
@@ -71,7 +70,7 @@ export function createRedisInvalidation(templates: readonly string[], connect: (
       }
       return []
     },
-    close: async () => link?.close(),
+    close: () => link.close(),
   }
 }
 

@@ -3,6 +3,7 @@
  */
 import type { JsonValue, RecordValue } from '@rejoin/shared'
 import { SyncError, canonicalJson } from '@rejoin/shared'
+import { createConnection } from './connection.ts'
 import type { Delivery } from './delivery.ts'
 import { BUCKETS, bucketOf, hashText } from './digest.ts'
 import { addressOf } from './message.ts'
@@ -40,14 +41,13 @@ export function createRedisRows(
   const targets = Object.keys(context.collections).toSorted()
   const rowKey = (key: Key): string => `${prefix}${key.collection}:${addressOf(key, MAX_ADDRESS)}`
   const place = { names, targets, rowKey, as }
-  let link: Link | undefined
+  const link = createConnection(connect)
   // Also opened to be read only, without a fence.
-  const open = async (): Promise<Link> => (link ??= await connect())
+  const open = (): Promise<Link> => link.open()
   const cursor = createHeldCursor(open, names, context, canonicalJson({ as, prefix, ttl, collections: context.collections }))
   return {
     begin: async () => {
-      link?.close()
-      link = undefined
+      await link.renew()
       return cursor.begin()
     },
     deliver: async (rows, { to, force = false }, signal) => {
@@ -83,7 +83,7 @@ export function createRedisRows(
       for await (const page of pagesOf(await open(), place)) await (await open()).command('UNLINK', ...page.map(rowKey))
       await (await open()).command('UNLINK', names.cursor, names.graves, names.recent, ...targets.map((target) => names.index(target)))
     },
-    close: async () => link?.close(),
+    close: () => link.close(),
   }
 }
 

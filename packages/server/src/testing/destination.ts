@@ -41,6 +41,8 @@ export interface Powers {
   readonly identity: true | string
   /** The cursor, or a copy of it, lies in the destination: one that is wiped or restored from a copy is noticed. */
   readonly cursor: true | string
+  /** What lies there can be listed by the destination itself: also rows that a restored relay knows nothing of are found. @default true */
+  readonly keys?: true | string | undefined
 }
 
 /** One destination, and what can be done to it. What is absent makes cases not applicable; `absent` says why. */

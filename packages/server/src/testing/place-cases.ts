@@ -24,7 +24,7 @@ export const PLACE_CASES: readonly Case[] = [
       scene.edit([pet('rex', 'moved on')])
       if (scene.forward.onPoison === 'block') {
         await scene.settle(runner, ['mia'])
-        await runner.forwarder.requeue()
+        await scene.until('what was refused to be tried again', () => runner.forwarder.requeue().then(() => true))
       }
       await scene.settle(runner)
     },
@@ -79,30 +79,35 @@ export const PLACE_CASES: readonly Case[] = [
     },
   ),
 
-  play('relay restored from backup', 'A relay that is put back to a copy does not take another history for its own.', {}, async (scene) => {
-    const runner = scene.start()
-    scene.edit(everyone())
-    await scene.settle(runner)
-    await runner.stop()
-    const restore = scene.backupRelay()
-    const ahead = scene.start()
-    scene.edit([pet('rex', 'lost with the relay'), pet('zoe', 'lost with the relay')])
-    scene.edit([pet('mia', null)])
-    await scene.settle(ahead)
-    await ahead.stop()
-    restore()
-    scene.edit([pet('tom', 'another history')])
-    const back = scene.start()
-    if (scene.forward.strategy === 'actions') {
+  play(
+    'relay restored from backup',
+    'A relay that is put back to a copy does not take another history for its own.',
+    { powers: ['cursor', 'keys'] },
+    async (scene) => {
+      const runner = scene.start()
+      scene.edit(everyone())
+      await scene.settle(runner)
+      await runner.stop()
+      const restore = scene.backupRelay()
+      const ahead = scene.start()
+      scene.edit([pet('rex', 'lost with the relay'), pet('zoe', 'lost with the relay')])
+      scene.edit([pet('mia', null)])
+      await scene.settle(ahead)
+      await ahead.stop()
+      restore()
+      scene.edit([pet('tom', 'another history')])
+      const back = scene.start()
+      if (scene.forward.strategy === 'actions') {
+        scene.edit([pet('ida', 'another history')])
+        await scene.until('it to say that it is cut off', () => back.status().state === 'cut-off')
+        return
+      }
       scene.edit([pet('ida', 'another history')])
-      await scene.until('it to say that it is cut off', () => back.status().state === 'cut-off')
-      return
-    }
-    scene.edit([pet('ida', 'another history')])
-    scene.edit([pet('leo', 'another history')])
-    await scene.settle(back)
-    same((await scene.names())['zoe'], undefined)
-  }),
+      scene.edit([pet('leo', 'another history')])
+      await scene.settle(back)
+      same((await scene.names())['zoe'], undefined)
+    },
+  ),
 
   play(
     "another log's config",

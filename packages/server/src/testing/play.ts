@@ -37,7 +37,7 @@ export function play(name: string, guarantee: string, needs: Needs, story: Story
     name,
     guarantee,
     run: async (under) => {
-      const claimed = needs.powers?.map((power) => under.powers[power]).find((power) => power !== true)
+      const claimed = needs.powers?.map((power) => under.powers[power]).find((power) => typeof power === 'string')
       if (typeof claimed === 'string') return claimed
       const strategy = under.forward?.strategy ?? under.traits.strategies[0]
       if (needs.state !== undefined && strategy === 'actions') return `strategy 'actions': ${needs.state}`

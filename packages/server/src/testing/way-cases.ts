@@ -147,7 +147,7 @@ export const WAY_CASES: readonly Case[] = [
       same((await scene.names())['rex'], 'rex')
       if (onPoison === 'block') {
         await cure?.()
-        await runner.forwarder.requeue()
+        await scene.until('what was refused to be tried again', () => runner.forwarder.requeue().then(() => true))
       } else scene.edit([pet('rex', 'good')])
       await scene.settle(runner)
       await scene.until('nothing to be parked', () => runner.status().parked.total === 0)
