@@ -125,6 +125,7 @@ export async function createProofScene(
       digestAt: (at) => kept.get(at),
       parked: (): readonly Parked[] => [...destination.parked.values()],
       cursor: () => place?.version,
+      recount: async () => kept.clear(),
       write: async (keys) => {
         const at = place?.version ?? 0
         const rows = []

@@ -42,6 +42,7 @@ const REMEMBERED = 100_000
 export async function proveRows(parts: ProverParts, asked: ReadonlySet<ProofName>, pace: Pace): Promise<RowsProof> {
   return withProof(parts, async (proof) => {
     if (typeof proof === 'string') return cannot(parts, asked, proof)
+    let before: Doubts | undefined
     for (let round = 1; ; round++) {
       const standing = await look(parts, proof, pace)
       if (typeof standing === 'string') {
@@ -50,8 +51,11 @@ export async function proveRows(parts: ProverParts, asked: ReadonlySet<ProofName
         await pace.rest(50 << round)
         continue
       }
-      const judged = await judge(parts, proof, standing, { asked, pace, isLast: round === ROUNDS })
-      if (judged !== undefined) return judged
+      // It did not move while its rows were read: what was in doubt then is wrong.
+      const sure = before?.version === standing.version ? before.keys : NONE
+      const judged = await judge(parts, proof, { ...standing, sure }, { asked, pace, isLast: round === ROUNDS })
+      if ('rows' in judged) return judged
+      before = judged
       await pace.rest(20 << round)
     }
   })
@@ -66,8 +70,9 @@ export async function findDifferences(parts: ProverParts, pace: Pace, limit: num
     // Against T itself: what was kept may be what is wrong.
     const expected = await recompute(parts, proof, standing.version, undefined, pace)
     const buckets = differing(expected.buckets, standing.survey.buckets)
-    const { wrong } = await compareRows(parts, proof, standing, { buckets, limit, pace })
-    return wrong.filter(({ what }) => what !== 'stranger' || parts.forward.strangers === 'delete')
+    const { wrong, open } = await compareRows(parts, proof, standing, { buckets, limit, pace })
+    // Writing what was right already does no harm.
+    return [...wrong, ...open].filter(({ what }) => what !== 'stranger' || parts.forward.strangers === 'delete')
   })
 }
 
@@ -96,12 +101,22 @@ function cannot({ forwarder }: ProverParts, asked: ReadonlySet<ProofName>, reaso
   }
 }
 
+/** Keys, by `keyText`, that could not be judged when the destination was at this version. */
+interface Doubts {
+  readonly version: number
+  readonly keys: ReadonlySet<string>
+}
+
+const NONE: ReadonlySet<string> = new Set()
+
 /** The destination at one moment, and what was kept of T as of its version. */
 interface Standing {
   readonly survey: Survey
   readonly version: number
   readonly kept: BigUint64Array | undefined
   readonly parked: readonly Parked[]
+  /** Keys that are wrong if they are not right by now. */
+  readonly sure: ReadonlySet<string>
 }
 
 /** Reads the destination; why there is nothing to compare it with otherwise. */
@@ -120,23 +135,24 @@ async function look({ view, forward, forwarder }: ProverParts, proof: SinkProof,
   )
     return `the destination is at a version (${place.version}) that the view does not have`
   const parked = new Map([...forwarder.parked(), ...(survey.parked ?? [])].map((each) => [keyText(each.key), each]))
-  return { survey, version: place.version, kept: forwarder.digestAt(place.version)?.slice(), parked: [...parked.values()] }
+  return { survey, version: place.version, kept: forwarder.digestAt(place.version)?.slice(), parked: [...parked.values()], sure: NONE }
 }
 
-/** Undefined: what was found may be as it should be by now, look again. */
+/** Doubts: what was found may be as it should be by now, look again. */
 async function judge(
   parts: ProverParts,
   proof: SinkProof,
   standing: Standing,
   { asked, pace, isLast }: { readonly asked: ReadonlySet<ProofName>; readonly pace: Pace; readonly isLast: boolean },
-): Promise<RowsProof | undefined> {
+): Promise<RowsProof | Doubts> {
   const { survey, version, kept } = standing
   const again = asked.has('projection') || kept === undefined ? await recompute(parts, proof, version, undefined, pace) : undefined
   const expected = kept ?? again?.buckets ?? new BigUint64Array(BUCKETS)
   const buckets = asked.has('rows') ? differing(expected, survey.buckets) : []
   const { wrong, open, unexplained, unread } = await compareRows(parts, proof, standing, { buckets, limit: WANTED, pace, expected })
   const told = wrong.filter(({ what }) => what !== 'stranger' || parts.forward.strangers !== 'ignore')
-  if (told.length === 0 && (open > 0 || unexplained.length > 0) && !isLast) return undefined
+  if (told.length === 0 && (open.length > 0 || unexplained.length > 0) && !isLast)
+    return { version, keys: new Set(open.map(({ text }) => text)) }
   const rowsWrong: readonly Difference[] = [
     ...told.map(({ key, what }) => ({ proof: 'rows' as const, what, key, bucket: bucketOf(key) })),
     ...unexplained.map((bucket) => ({ proof: 'rows' as const, what: 'differs' as const, bucket })),
@@ -159,13 +175,13 @@ async function judge(
       ...standing.parked,
       ...(again?.failed.filter(({ key }) => !standing.parked.some((each) => keyText(each.key) === keyText(key))) ?? []),
     ],
-    rows: !asked.has('rows') ? 'not asked' : rowsWrong.length > 0 ? 'different' : open > 0 ? 'cannot' : 'equal',
+    rows: !asked.has('rows') ? 'not asked' : rowsWrong.length > 0 ? 'different' : open.length > 0 ? 'cannot' : 'equal',
     projection,
     differences: [...rowsWrong, ...madeWrong.map((bucket) => ({ proof: 'projection' as const, what: 'differs' as const, bucket }))],
     total: rowsWrong.length + madeWrong.length,
     reasons: [
       ...(kept === undefined ? ['no digest of that version was kept: T was made again and the rows were compared with that'] : []),
-      ...(open > 0 ? [`rows: ${open} keys changed each time they were looked at`] : []),
+      ...(open.length > 0 ? [`rows: ${open.length} keys changed each time they were looked at`] : []),
       ...(unread > 0 ? [`rows: ${unread} more buckets of ${BUCKETS} differ, their keys were not looked at`] : []),
       ...(madeWrong.length > 0
         ? ['projection: T gives something else than it gave: its functions are not pure, or changed without a new revision']
@@ -232,7 +248,7 @@ function isWanted({ sources }: ProverParts['transform'], source: Key, wanted: Re
 interface Compared {
   readonly wrong: readonly WrongKey[]
   /** Keys that cannot be judged now. */
-  readonly open: number
+  readonly open: readonly WrongKey[]
   /** Buckets that differ, though each of their keys is as it should be. */
   readonly unexplained: readonly number[]
   /** Buckets that were not looked at. */
@@ -253,12 +269,13 @@ async function compareRows(parts: ProverParts, proof: SinkProof, standing: Stand
   const step = Math.max(1, Math.floor(REMEMBERED / perBucket))
   const wrong: WrongKey[] = []
   const unexplained: number[] = []
-  let [open, at] = [0, 0]
+  const open: WrongKey[] = []
+  let at = 0
   for (; at < buckets.length && wrong.length < limit; at += step) {
     const found = await compareSome(parts, proof, standing, { ...search, buckets: buckets.slice(at, at + step) })
     wrong.push(...found.wrong)
     unexplained.push(...found.unexplained)
-    open += found.open
+    open.push(...found.open)
   }
   return { wrong, open, unexplained, unread: Math.max(0, buckets.length - at) }
 }
@@ -298,7 +315,7 @@ async function compareSome(
   const hit = new Set([...wrong, ...settled.open].map(({ key }) => bucketOf(key)))
   const keptWrong = expected === undefined ? [] : buckets.filter((bucket) => expected[bucket] !== right.buckets[bucket])
   const unexplained = buckets.filter((bucket) => !hit.has(bucket) && (!explained.has(bucket) || keptWrong.includes(bucket)))
-  return { wrong, open: settled.open.length, unexplained, unread: 0 }
+  return { wrong, open: settled.open, unexplained, unread: 0 }
 }
 
 /** Whether a key is parked, or is of a record for which select fails. */
@@ -330,13 +347,14 @@ async function unlike({ view, transform }: ProverParts, proof: SinkProof, rows: 
 /** What did not change since the survey is wrong; of the rest nothing is known. */
 function settle(
   { view, transform }: ProverParts,
-  { version }: Standing,
+  { version, sure }: Standing,
   doubtful: readonly WrongKey[],
 ): { wrong: readonly WrongKey[]; open: readonly WrongKey[] } {
   const head = view.head() ?? version
   if (doubtful.length === 0 || head === version) return { wrong: doubtful, open: [] }
   const changed = new Set(transform.affected(view, view.dirty(version, head), head).map(keyText))
-  const isOpen = ({ key }: WrongKey): boolean => {
+  const isOpen = ({ key, text }: WrongKey): boolean => {
+    if (sure.has(text)) return false
     const source = transform.sourceOf(key)
     return source !== undefined && changed.has(keyText(source))
   }

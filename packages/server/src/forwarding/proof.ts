@@ -84,7 +84,7 @@ export interface ProverParts {
   readonly log: Pick<LogSource, 'documents' | 'head' | 'load'>
   readonly view: ViewStore
   readonly transform: Transform
-  readonly forwarder: Pick<Forwarder, 'digestAt' | 'write' | 'parked' | 'cursor'>
+  readonly forwarder: Pick<Forwarder, 'digestAt' | 'write' | 'recount' | 'parked' | 'cursor'>
   /** Opens the sink for reading: it is never begun, and closed afterwards. */
   readonly open: () => Promise<Sink>
   readonly notes: SinkNotes

@@ -74,6 +74,8 @@ export function createProver(parts: ProverParts): Prover {
         const before = await verify(proofs, pace)
         if (before.proofs.rows !== 'different' && before.proofs.projection !== 'different') return { repaired: 0, before, after: before }
         const repaired = await repair(parts, pace)
+        // What was kept is what is wrong: it is counted anew, from T.
+        if (before.proofs.projection === 'different') await parts.forwarder.recount()
         return { repaired, before, after: await verify(proofs, pace) }
       }, signal),
     last: () => notes.get(LAST) as unknown as ProofResult | undefined,
