@@ -11,11 +11,8 @@ import { createConnection } from 'mysql2/promise'
 import pg from 'pg'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { ask } from '../support/servers/ask.ts'
-import { describeConnect, startConnect } from '../support/servers/connect.ts'
-import { API_VERSIONS, describeKafka, startKafka } from '../support/servers/kafka.ts'
 import { describeMariadb, startMariadb } from '../support/servers/mariadb.ts'
 import { describeNats, startNats } from '../support/servers/nats.ts'
-import { describeOpensearch, startOpensearch } from '../support/servers/opensearch.ts'
 import { makePlace } from '../support/servers/place.ts'
 import { describePostgres, startPostgres } from '../support/servers/postgres.ts'
 import { isAlive, isStopped, processTree } from '../support/servers/processes.ts'
@@ -75,32 +72,7 @@ describeRedis('Redis for tests', () => {
 
 describeNats('NATS for tests', () => lives(startNats, (_url, port) => ask(port, '')))
 
-describeKafka('Kafka for tests', () => {
-  lives(
-    startKafka,
-    (_url, port) => ask(port, API_VERSIONS),
-    (kafka) =>
-      describeConnect('Kafka Connect for tests', () => {
-        it('starts with a sink that runs, and leaves nothing behind', async () => {
-          const postgres = await startPostgres()
-          const stop: TestServer[] = [postgres]
-          try {
-            const connect = await startConnect({ brokers: kafka().url, topics: ['any'], database: await postgres.database() })
-            stop.unshift(connect)
-            expect(await (await fetch(`${connect.url}/connectors`)).json()).toEqual(['sink'])
-          } finally {
-            for (const server of stop) await server.stop()
-          }
-          expect(stop.flatMap((server) => server.processes())).toEqual([])
-          expect(stop.some(({ folder }) => existsSync(folder))).toBe(false)
-        })
-      }),
-  )
-})
-
-describeOpensearch('OpenSearch for tests', () => {
-  lives(startOpensearch, async (url) => (await fetch(url)).json())
-})
+// Kafka, Connect and OpenSearch run by the same mechanism, take seconds to start, and are started by the suites of their sinks.
 
 /** What every server does, and `more` before its end. The cases share one server and follow each other. */
 function lives<S extends Served>(
@@ -169,7 +141,7 @@ async function run(name: string): Promise<{ starter: ChildProcess; servers: read
   const starter = spawn(process.execPath, ['--import', 'jiti/register', script, name], { stdio: ['ignore', 'pipe', 'inherit'] })
   let output = ''
   starter.stdout.on('data', (chunk: Buffer) => (output += chunk.toString()))
-  await until(() => output.includes('# Ctrl-C'), 'the server to run')
+  await until(() => output.includes('# Ctrl-C'), 'the server to run', 30_000)
   expect(output).toMatch(/^export [A-Z]+_URL=[a-z]+:\/\/\S+:\d+\/\w+\n#/u)
   return { starter, servers: processTree(starter.pid ?? 0).slice(1) }
 }
