@@ -39,7 +39,13 @@ export function describeNotes(name: string, make: () => NotesUnderTest): void {
       const [a, b] = [under.of('a'), under.of('b')]
       a.write({ values: { place: { view: 'v', version: 3 }, paused: null, n: 0, text: '' } })
       b.write({ values: { n: 9 } })
-      expect([a.get('place'), a.get('paused'), a.get('n'), a.get('text'), a.get('none')]).toEqual([{ view: 'v', version: 3 }, null, 0, '', undefined])
+      expect([a.get('place'), a.get('paused'), a.get('n'), a.get('text'), a.get('none')]).toEqual([
+        { view: 'v', version: 3 },
+        null,
+        0,
+        '',
+        undefined,
+      ])
       a.write({ values: { place: undefined, n: 1 } })
       expect([a.get('place'), a.get('n'), b.get('n')]).toEqual([undefined, 1, 9])
       a.write({ clear: 'all', values: { n: 2 } })

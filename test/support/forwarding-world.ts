@@ -1,8 +1,8 @@
 /**
  * A log, its view and one sink in one process under a virtual clock, with an oracle that knows what lies where at every version. Anything may fail at any step.
  */
-import type { DocumentId, IncarnationId, Position, Schema, Seq } from '@rejoin/shared'
-import { newIncarnationId } from '@rejoin/shared'
+import type { DocumentId, IncarnationId, Position, RecordValue, Schema, Seq } from '@rejoin/shared'
+import { canonicalJson, newIncarnationId } from '@rejoin/shared'
 import * as Y from 'yjs'
 import type { Log } from '#server/log/log.js'
 import type { Forwarder } from '#server/forwarding/forwarder.js'
@@ -16,13 +16,18 @@ import { createMemoryView } from '#server/storage/view-memory.js'
 import type { Pump } from '#server/pump.js'
 import { startProjector } from '#server/view/projector.js'
 import { createLogSource } from '#server/view/source.js'
-import type { ViewCommit, ViewStore } from '#server/view/view.js'
+import { BUCKETS, bucketOf } from '#server/sinks/digest.js'
+import type { Forward, Projection, Sink, SinkCommit, SinkPlace, SinkRow } from '#server/sinks/sink.js'
+import type { Key, ProjectedEntry, RecordChange, ViewCommit, ViewStore } from '#server/view/view.js'
 import { keyText } from '#server/view/view.js'
 import type { Chance } from './histories.ts'
 import { below, pick } from './histories.ts'
-import { createMemoryDestination, openMemorySink, rowsOf } from './memory-sink.ts'
+import type { Truth } from './projections.ts'
+import { shownOf, truthOf } from './projections.ts'
 import { RECORDS, editRecords, recordsOf, strangeUpdate } from './record-edits.ts'
 import { sinkContext } from './sink-context.ts'
+import type { ModelName, ModelParts } from './sink-models.ts'
+import { createModel } from './sink-models.ts'
 import { createVirtualClock } from './virtual-clock.ts'
 
 const DOCUMENTS = ['a', 'b', 'ü/c'] as DocumentId[]
@@ -33,33 +38,57 @@ type Fail = (where: string) => void
 export interface WorldOptions {
   readonly chance: Chance
   readonly schema?: Schema
+  readonly projections?: readonly Projection[]
+  /** What the sink is told. @default strategy 'state', as latest */
+  readonly forward?: Forward
+  /** @default 'transactional' */
+  readonly model?: ModelName
+  /** One transaction of a device. */
+  readonly edit?: (doc: Y.Doc, chance: Chance) => void
+  /** Told of every commit. */
+  readonly trace?: ((what: string) => void) | undefined
+  /** Why a row is refused now. */
+  readonly refuse?: ModelParts['refuse']
   /** Makes the view; called again after it was lost. */
   readonly makeView?: (id: string) => ViewStore
 }
 
 /** Starts with an empty log, nothing running. */
-export function createForwardingWorld({ chance, schema = RECORDS, makeView = createMemoryView }: WorldOptions) {
+export function createForwardingWorld({
+  chance,
+  schema = RECORDS,
+  projections = [],
+  forward = forwardOf('memory', { transactional: true, strategies: ['state'], readable: true }, {}),
+  model: name = 'transactional',
+  edit = editRecords,
+  refuse = () => undefined,
+  makeView = createMemoryView,
+  trace,
+}: WorldOptions) {
   const clock = createVirtualClock()
   const hex = (length: number): Uint8Array => Uint8Array.from({ length }, () => below(chance, 256))
   const disk = createMemoryDisk({ randomBytes: hex, random: chance })
   const log: Log = createMemoryLog(disk)
   const replicas = new Map<DocumentId, { doc: Y.Doc; incarnation: IncarnationId; seq: number; n: number }[]>()
   /** Records of every document behind each position, by code that knows nothing of the view. */
-  const oracle: { readonly document: DocumentId; readonly records: ReadonlyMap<string, string> }[] = []
+  const oracle: ProjectedEntry[] = []
+  const latest = new Map<DocumentId, ReadonlyMap<string, string>>()
   const truths = new Map<DocumentId, Y.Doc>()
-  const destination = createMemoryDestination()
-  const forward = forwardOf('memory', { transactional: true, strategies: ['state'], readable: true }, {})
   const notes = createMemoryNotes()
+  const transform = compileTransform(schema, projections)
   const trouble = { level: 0 }
   const problems: string[] = []
   const fail: Fail = (where) => {
     if (chance() < trouble.level) throw new Error(`trouble at ${where}`)
   }
+  const model = createModel(name, { chance, clock, fail, refuse, problems, onCommit: () => inspect(model.place()) })
+  const contextOf = (adopt: boolean) => sinkContext({ name: 'sink', collections: transform.targets, log: log.id, forward, notes, adopt })
 
   let views = 0
   let settled = new Map<number, number>()
   let view = watch(makeView(`${++views}`.padStart(32, '0')))
   let projector: Pump | undefined
+  let life = { isOver: false }
   let forwarder: Forwarder | undefined
 
   /** Remembers which position each settled version is the projection of. */
@@ -102,35 +131,50 @@ export function createForwardingWorld({ chance, schema = RECORDS, makeView = cre
     },
   }
 
-  destination.hook = (at) => {
-    if (typeof at === 'string') fail(`sink: ${at}`)
-    if (at === 'after commit') inspect()
+  /** At its cursor the destination equals T of the prefix that the version stands for, but for what is parked. */
+  function inspect(place: SinkPlace | undefined): void {
+    if (place === undefined || place.refreshed !== undefined || place.view !== view.id || model.isWiped()) return
+    const parked = new Set([...model.refused(), ...(forwarder?.parked() ?? []).map(({ key }) => keyText(key))])
+    const truth = truthOf(oracle, positionAt(place.version), projections)
+    const hidden = new Set([...parked, ...truth.poisoned, ...partsOf(truth, parked)])
+    const [found, expected] = [shownOf(textsOf(model.rows()), hidden), shownOf(truth.rows.values(), hidden)]
+    for (const each of found) if (!expected.includes(each)) note(`at version ${place.version} there is ${each}`)
+    for (const each of expected) if (!found.includes(each)) note(`at version ${place.version} there is no ${each}`)
   }
 
-  /** At its cursor the destination equals the full projection of the prefix that the version stands for. */
-  function inspect(): void {
-    const { place } = destination
-    if (place === undefined || place.refreshed !== undefined || place.view !== view.id) return
-    const version = [...settled.keys()].filter((each) => each <= place.version).sort((a, b) => b - a)[0]
-    const expected = expectedAt(version === undefined ? 0 : (settled.get(version) ?? 0))
-    const found = new Map([...rowsOf(destination)].map(([text, value]) => [text, JSON.stringify(value)]))
-    const all = new Set([...expected.keys(), ...found.keys()])
-    for (const each of all)
-      if (expected.get(each) !== found.get(each))
-        problems.push(`at version ${place.version}: ${each} is ${found.get(each)} and should be ${expected.get(each)}`)
+  function note(problem: string): void {
+    trace?.(problem)
+    problems.push(problem)
   }
 
-  function expectedAt(position: number): Map<string, string> {
-    const last = new Map<DocumentId, ReadonlyMap<string, string>>()
-    for (const { document, records } of oracle.slice(0, position)) last.set(document, records)
-    const expected = new Map<string, string>()
-    for (const [document, records] of last) {
-      for (const [name, text] of records) {
-        const slash = name.indexOf('/')
-        expected.set(keyText({ collection: name.slice(0, slash), document, id: name.slice(slash + 1) }), text)
-      }
-    }
-    return expected
+  function committed(commit: SinkCommit, attempted: number | undefined): void {
+    // Events that may have come are sent again in their order; until then the destination may be ahead.
+    if (forward.strategy === 'state' || attempted === undefined || commit.to.version >= attempted) inspect(commit.to)
+    passedOver(commit, attempted)
+  }
+
+  /** With 'every', all states are seen: between two that were, T does not change. */
+  function passedOver({ from, to }: SinkCommit, attempted: number | undefined): void {
+    if (forward.consistency !== 'every' || from?.view !== to.view || from.refreshed !== undefined || to.refreshed !== undefined) return
+    // What may have been attempted is written at once; what is not kept any more cannot be shown.
+    if (attempted !== undefined || from.version < view.oldest()) return
+    const states = [...settled.keys()]
+      .filter((version) => version >= from.version && version < to.version)
+      .map((version) => shownOf(truthOf(oracle, positionAt(version), projections).rows.values(), new Set()).join())
+    if (new Set(states).size > 1) note(`a state between ${from.version} and ${to.version} was never shown`)
+  }
+
+  function positionAt(version: number): number {
+    const last = [...settled.keys()].filter((each) => each <= version).sort((a, b) => b - a)[0]
+    return last === undefined ? 0 : (settled.get(last) ?? 0)
+  }
+
+  /** Of a record that is parked as a whole all parts are. */
+  function partsOf({ rows }: Truth, parked: ReadonlySet<string>): readonly string[] {
+    return [...textsOf(model.rows()), ...rows.values()].flatMap(({ key }) => {
+      const source = transform.sources.get(key.collection)?.parts === true ? transform.sourceOf(key) : undefined
+      return source !== undefined && parked.has(keyText({ ...source, collection: key.collection })) ? [keyText(key)] : []
+    })
   }
 
   async function append(document: DocumentId, incarnation: IncarnationId, n: number, update: Uint8Array): Promise<void> {
@@ -139,19 +183,48 @@ export function createForwardingWorld({ chance, schema = RECORDS, makeView = cre
     const truth = truths.get(document) ?? new Y.Doc({ gc: false })
     truths.set(document, truth)
     Y.applyUpdate(truth, update)
-    oracle.push({ document, records: recordsOf(truth, schema) })
+    const records = recordsOf(truth, schema)
+    const changes: RecordChange[] = []
+    for (const each of new Set([...(latest.get(document)?.keys() ?? []), ...records.keys()])) {
+      const text = records.get(each)
+      if (text === latest.get(document)?.get(each)) continue
+      const slash = each.indexOf('/')
+      const value = text === undefined ? null : (JSON.parse(text) as RecordValue)
+      changes.push({ collection: each.slice(0, slash), id: each.slice(slash + 1), value })
+    }
+    latest.set(document, records)
+    const position = (oracle.length + 1) as Position
+    oracle.push({
+      version: position,
+      position,
+      partition: 0,
+      epoch: 1,
+      seq: (seq + 1) as Seq,
+      document,
+      actor: 'alice',
+      at: 0,
+      changes,
+      settled: true,
+    })
   }
 
   const replicasOf = (document: DocumentId) => {
     const known =
-      replicas.get(document) ?? Array.from({ length: 2 }, () => ({ doc: new Y.Doc(), incarnation: newIncarnationId(hex), seq: 0, n: 0 }))
+      replicas.get(document) ??
+      Array.from({ length: 2 }, () => {
+        const doc = new Y.Doc()
+        // Of two concurrent values the one of the higher client stays: the same in every run.
+        doc.clientID = below(chance, 2 ** 31)
+        return { doc, incarnation: newIncarnationId(hex), seq: 0, n: 0 }
+      })
     replicas.set(document, known)
     return known
   }
 
   return {
     clock,
-    destination,
+    model,
+    notes,
     problems,
     trouble,
     get view() {
@@ -163,7 +236,8 @@ export function createForwardingWorld({ chance, schema = RECORDS, makeView = cre
     get forwarder() {
       return forwarder
     },
-    expected: () => expectedAt(oracle.length),
+    /** What has to lie there in the end, and what select fails on. */
+    expected: (): Truth => truthOf(oracle, oracle.length, projections),
     /** One edit by one device, which may first have heard of the others. */
     edit: async (): Promise<void> => {
       const document = pick(chance, DOCUMENTS)
@@ -174,7 +248,7 @@ export function createForwardingWorld({ chance, schema = RECORDS, makeView = cre
       const updates: Uint8Array[] = []
       const collect = (update: Uint8Array): void => void updates.push(update)
       replica.doc.on('update', collect)
-      editRecords(replica.doc, chance)
+      edit(replica.doc, chance)
       replica.doc.off('update', collect)
       if (updates.length > 0) await append(document, replica.incarnation, ++replica.n, Y.mergeUpdates(updates))
     },
@@ -206,14 +280,19 @@ export function createForwardingWorld({ chance, schema = RECORDS, makeView = cre
       })
       forwarder ??= startForwarder({
         view,
-        transform: compileTransform(schema, []),
+        transform,
         forward: { ...forward, batch: { items: 1 + below(chance, 6), bytes: 3_000 } },
         log: log.id,
         notes,
         clock,
         random: chance,
         idle: 10_000,
-        open: async () => openMemorySink(destination, sinkContext({ name: 'sink', collections: schema.collections, log: log.id, forward, notes })),
+        open: async ({ adopt }) =>
+          watched(model.open(contextOf(adopt)), {
+            life,
+            trace,
+            committed,
+          }),
       })
       projector.poke()
     },
@@ -224,24 +303,87 @@ export function createForwardingWorld({ chance, schema = RECORDS, makeView = cre
     },
     /** The process dies in the middle: nothing is closed, what was under way writes nothing more, and others begin. */
     kill: (): void => {
+      life.isOver = true
+      life = { isOver: false }
       const [oldProjector, oldForwarder] = [projector, forwarder]
       projector = undefined
       forwarder = undefined
       void oldProjector?.stop()
       void oldForwarder?.stop()
     },
+    killProjector: (): void => {
+      void projector?.stop()
+      projector = undefined
+    },
+    partsOf,
+    /** What is wrong with the kept digest of the version at the cursor; undefined: nothing, or it keeps none. */
+    digestProblem: (): string | undefined => {
+      const at = forwarder?.cursor()
+      const kept = at === undefined ? undefined : forwarder?.digestAt(at)
+      if (name !== 'transactional' || forward.strategy === 'actions') return undefined
+      if (at === undefined || kept === undefined) return 'it was not counted'
+      const expected = new BigUint64Array(BUCKETS)
+      const hash = model.open(contextOf(false)).proof?.hash
+      for (const { key, text } of truthOf(oracle, positionAt(at), projections).rows.values())
+        expected[bucketOf(key)] = (expected[bucketOf(key)] ?? 0n) + (hash?.(key, JSON.parse(text) as RecordValue) ?? 0n)
+      return expected.every((each, i) => each === kept[i]) ? undefined : `it is wrong at version ${at}`
+    },
     /** view.db is deleted while nothing runs. */
     loseView: (): void => {
       view = watch(makeView(`${++views}`.padStart(32, '0')))
-    },
-    /** The destination is emptied under whatever runs. */
-    wipe: (): void => {
-      const { hook } = destination
-      Object.assign(destination, createMemoryDestination(), { hook })
     },
     trim: (): void => {
       const needs = forwarder?.needs()
       if (needs !== undefined) view.trim(needs, 1 + below(chance, 5))
     },
   }
+}
+
+function textsOf(
+  rows: ReadonlyMap<string, { readonly key: Key; readonly value: RecordValue }>,
+): readonly { readonly key: Key; readonly text: string }[] {
+  return [...rows.values()].map(({ key, value }) => ({ key, text: canonicalJson(value) }))
+}
+
+interface Watching {
+  readonly life: { readonly isOver: boolean }
+  readonly trace: ((what: string) => void) | undefined
+  readonly committed: (commit: SinkCommit, attempted: number | undefined) => void
+}
+
+/** Looks at the destination after every commit that it confirmed. A forwarder whose process died begins no other. */
+function watched(sink: Sink, { life, trace = () => {}, committed }: Watching): Sink {
+  let attempted: number | undefined
+  const live = (): void => {
+    if (life.isOver) throw new Error('the process is dead')
+  }
+  return {
+    ...sink,
+    begin: async () => {
+      live()
+      const standing = await sink.begin()
+      attempted = standing.attempted
+      trace(`begin ${JSON.stringify(standing)}`)
+      return standing
+    },
+    commit: async (commit) => {
+      live()
+      const { rows, from, to, force } = commit
+      const isCheck = rows.length === 0 && from?.version === to.version && from.refreshed === to.refreshed
+      trace(`commit ${JSON.stringify({ from, to, force })}${rows.map(textOf).join('')}`)
+      const outcome = await sink.commit(commit).catch((error: unknown) => {
+        trace(`failed ${String(error)}`)
+        throw error
+      })
+      if (!isCheck) trace(`outcome ${JSON.stringify(outcome)}`)
+      if (isCheck || outcome.type !== 'committed') return outcome
+      committed(commit, attempted)
+      if (attempted !== undefined && to.version >= attempted) attempted = undefined
+      return outcome
+    },
+  }
+}
+
+function textOf({ key, value, event }: SinkRow): string {
+  return `\n   ${key.collection} ${key.document} ${key.id} ${event?.version ?? ''} ${JSON.stringify(value)}`
 }

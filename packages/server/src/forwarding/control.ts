@@ -44,7 +44,10 @@ export interface Forwarder {
   /** Versions from here on are still asked of the view; undefined when that is not known. */
   needs(): number | undefined
   /** Whether everything up to `version` is in the destination. `records`: what changed there; 'parked' names the first that is not in because it is parked. */
-  reached(version: number, records: readonly Key[]): { readonly type: 'reached' } | { readonly type: 'behind' } | { readonly type: 'parked'; readonly parked: Parked }
+  reached(
+    version: number,
+    records: readonly Key[],
+  ): { readonly type: 'reached' } | { readonly type: 'behind' } | { readonly type: 'parked'; readonly parked: Parked }
   /** Every key that is parked, for the proofs. */
   parked(): readonly Parked[]
   /**

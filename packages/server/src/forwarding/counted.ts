@@ -26,7 +26,7 @@ export interface Counted {
   /** A commit of what T changed from one version to another. */
   advance(from: SinkPlace, to: SinkPlace, derived: Pick<DerivedState, 'rows' | 'poisoned'>): void
   /** A page of a refresh: what T gives for keys up to `to.refreshed`. */
-  visit(from: SinkPlace | undefined, to: SinkPlace, rows: readonly SinkRow[]): void
+  visit(from: SinkPlace | undefined, to: SinkPlace, page: { readonly rows: readonly SinkRow[]; readonly isFirst: boolean }): void
   /** The sink moved without T. */
   move(): void
   /** Does a slice of what is still to be counted. False when there is nothing to do. */
@@ -59,7 +59,15 @@ interface Counting {
   readonly step: () => Promise<boolean>
 }
 
-export function createCounted({ view, transform, notes }: { readonly view: View; readonly transform: Transform; readonly notes: SinkNotes }): Counted {
+export function createCounted({
+  view,
+  transform,
+  notes,
+}: {
+  readonly view: View
+  readonly transform: Transform
+  readonly notes: SinkNotes
+}): Counted {
   let hash: SinkProof['hash'] | undefined
   let sums: Sums | undefined
   let counting: Counting | undefined
@@ -72,7 +80,9 @@ export function createCounted({ view, transform, notes }: { readonly view: View;
     deltas = []
   }
   const stored = (): Sums | undefined => {
-    const found = notes.get('digest') as { readonly view: string; readonly revision: string; readonly version: number; readonly buckets: string } | undefined
+    const found = notes.get('digest') as
+      | { readonly view: string; readonly revision: string; readonly version: number; readonly buckets: string }
+      | undefined
     const buckets = found?.view === view.id && found.revision === transform.revision ? decode(found.buckets) : undefined
     return found === undefined || buckets === undefined ? undefined : { version: found.version, refreshed: undefined, buckets }
   }
@@ -85,7 +95,10 @@ export function createCounted({ view, transform, notes }: { readonly view: View;
       step: async () => {
         const cut = chooseCut(view, transform, at, { items: SLICE, bytes: 1 << 20 })
         // A cut beyond the end: the end is one as well.
-        const derived = cut.to > to || cut.to <= at ? await deriveState(view, transform, { from: at, to }) : await deriveState(view, transform, { from: at, to: cut.to, sources: cut.sources })
+        const derived =
+          cut.to > to || cut.to <= at
+            ? await deriveState(view, transform, { from: at, to })
+            : await deriveState(view, transform, { ...cut, from: at })
         add(counted.base, deltaOf(derived) ?? new Map())
         at = cut.to > to || cut.to <= at ? to : cut.to
         return at < to
@@ -126,13 +139,16 @@ export function createCounted({ view, transform, notes }: { readonly view: View;
       forget()
       if (place.refreshed !== undefined || place.version < view.oldest()) return
       if (kept?.version === place.version) sums = kept
-      else if (kept !== undefined && kept.version < place.version && kept.version >= view.oldest()) counting = startRolling(kept, place.version)
+      else if (kept !== undefined && kept.version < place.version && kept.version >= view.oldest())
+        counting = startRolling(kept, place.version)
     },
     advance: (from, to, derived) => {
       if (hash === undefined || (sums === undefined && counting === undefined)) return
       // What a refresh has not come to yet is counted when it comes.
-      const rows = sums?.refreshed === undefined ? derived.rows : derived.rows.filter(({ key }) => isVisited(transform, key, sums?.refreshed))
-      const poisoned = sums?.refreshed === undefined ? derived.poisoned : derived.poisoned.filter(({ key }) => isVisited(transform, key, sums?.refreshed))
+      const rows =
+        sums?.refreshed === undefined ? derived.rows : derived.rows.filter(({ key }) => isVisited(transform, key, sums?.refreshed))
+      const poisoned =
+        sums?.refreshed === undefined ? derived.poisoned : derived.poisoned.filter(({ key }) => isVisited(transform, key, sums?.refreshed))
       const buckets = deltaOf({ rows, poisoned })
       if (buckets === undefined) return forget()
       const delta = { from: from.version, to: to.version, buckets }
@@ -146,13 +162,12 @@ export function createCounted({ view, transform, notes }: { readonly view: View;
       if (deltas.length > REMEMBERED) deltas.shift()
       if (++unkept >= KEEP_EVERY) keep()
     },
-    visit: (from, to, rows) => {
+    visit: (from, to, { rows, isFirst }) => {
       if (hash === undefined) return
-      const isFirst = from?.refreshed === undefined || from.refreshed === null || from.version !== to.version || from.view !== to.view
       if (isFirst) {
         forget()
         sums = { buckets: new BigUint64Array(BUCKETS), version: to.version, refreshed: to.refreshed }
-      } else if (sums === undefined || sums.version !== from.version || !isSame(sums.refreshed, from.refreshed)) return forget()
+      } else if (sums === undefined || sums.version !== from?.version || !isSame(sums.refreshed, from.refreshed)) return forget()
       else sums.refreshed = to.refreshed
       for (const { key, value } of rows) if (value !== null) plus(sums.buckets, bucketOf(key), hash(key, value))
       if (to.refreshed !== undefined) return

@@ -39,7 +39,8 @@ export interface Cut {
  * The end of the next cut, with no more than `limits` between, records that depend on changed ones counted too; one version when even that has more. `to` is `after` when there is nothing new.
  */
 export function chooseCut(view: View, transform: Transform, after: number, limits: CutLimits): Cut {
-  const least = view.cut(after, { items: 1, bytes: 1 })
+  // With the bytes of all the others: the last try, with one item, has to come out there.
+  const least = view.cut(after, { items: 1, bytes: limits.bytes })
   if (least <= after) return { to: after, sources: [] }
   for (let items = limits.items; ;) {
     const to = view.cut(after, { items, bytes: limits.bytes })

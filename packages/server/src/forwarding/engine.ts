@@ -87,8 +87,11 @@ export function createEngine(options: EngineOptions): Engine {
   const commit = async (given: SinkCommit): Promise<SinkOutcome> => {
     if (session === undefined) throw new SyncError('closed', 'the sink is not open')
     const outcome = await session.sink.commit(given)
-    if (outcome.type !== 'committed') return outcome
     const { to } = given
+    // A destination without transactions may have taken the others.
+    if (outcome.type === 'refused' && to.version > (given.from?.version ?? 0))
+      session = { ...session, stamp: Math.max(session.stamp, to.version), attempted: Math.max(session.attempted ?? 0, to.version) }
+    if (outcome.type !== 'committed') return outcome
     session = {
       sink: session.sink,
       at: to,
@@ -122,7 +125,7 @@ export function createEngine(options: EngineOptions): Engine {
     if (isStrict && outcome.parked[0] !== undefined) return poison(outcome.parked[0])
     if (step.type === 'live' && from !== undefined) counted.advance(from, to, step.derived)
     if (step.type === 'page') {
-      counted.visit(from, to, step.commit.rows)
+      counted.visit(from, to, { rows: step.commit.rows, isFirst: step.isFirst })
       await afterPage(to)
     }
     if (step.type === 'sweep') notes.write({ values: { sweep: step.rest === undefined ? undefined : { ...step.rest } } })
@@ -171,14 +174,18 @@ export function createEngine(options: EngineOptions): Engine {
     next: (turn, limits) => (session === undefined ? Promise.resolve(undefined) : nextStep(parts, session.sink, session, turn, limits)),
     apply: async (step) => {
       if (step.type === 'hold') return { hold: { state: step.state, reason: step.reason } }
-      const applied = step.type === 'events' ? await applyEvents(step) : step.type === 'move' ? await applyMove(step) : await applyState(step)
+      const applied =
+        step.type === 'events' ? await applyEvents(step) : step.type === 'move' ? await applyMove(step) : await applyState(step)
       if (applied === 'written' && notes.get('began') !== true) notes.write({ values: { began: true, transform: transformNote(options) } })
       return applied
     },
     send: async (rows, how) => {
       const at = session?.at
       if (at === undefined || !isUsable(view, at))
-        throw new SyncError('sink_paused', 'the sink does not know where its destination stands; it is about to begin, to be refreshed, or to be rewound')
+        throw new SyncError(
+          'sink_paused',
+          'the sink does not know where its destination stands; it is about to begin, to be refreshed, or to be rewound',
+        )
       return commit({ rows, from: at, to: at, ...how })
     },
     whole,

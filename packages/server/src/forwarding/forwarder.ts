@@ -14,7 +14,7 @@ import type { Step } from './next.ts'
 import { isUsable, sweepOf } from './next.ts'
 import { createThrottle } from './throttle.ts'
 
-export type { Forwarder, ForwarderOptions, SinkStatus } from './control.ts'
+export type { Forwarder, ForwarderOptions } from './control.ts'
 
 /** What an operator asked for and waits for. */
 interface Queued {
@@ -126,10 +126,14 @@ export function startForwarder(options: ForwarderOptions): Forwarder {
       },
     })
   let pump = start()
-  /** Takes effect at once, also on a sink that waits after a failure. */
-  const restart = async (): Promise<void> => {
-    await pump.stop()
-    if (!isStopped) pump = start()
+  let restarting: Promise<void> | undefined
+  /** Takes effect at once, also on a sink that waits after a failure. Asked twice it is done once: there is never a second loop. */
+  const restart = (): Promise<void> => {
+    restarting ??= pump.stop().then(() => {
+      restarting = undefined
+      if (!isStopped) pump = start()
+    })
+    return restarting
   }
 
   const ask = <T>(job: Job<T>): Promise<T> =>
@@ -142,7 +146,7 @@ export function startForwarder(options: ForwarderOptions): Forwarder {
         run: async () => {
           try {
             const { outcome, value } = await job(engine)
-            if (outcome !== 'written') reject(new SyncError('sink_paused', `the destination is ${outcome}; ask again when it is back`))
+            if (outcome !== 'written') reject(new SyncError('overloaded', `the destination is ${outcome}; ask again when it is back`))
             resolve(value)
             return outcome === 'fenced' ? { hold: { state: 'fenced', reason: 'another forwarder has taken over' } } : outcome
           } catch (error) {
@@ -165,7 +169,8 @@ export function startForwarder(options: ForwarderOptions): Forwarder {
   return {
     poke: () => pump.poke(),
     begun,
-    status: () => statusOf(options, { engine, pump, held, place: engine.session?.at ?? last, whole: whole(), isStopped, ...pace.figures() }),
+    status: () =>
+      statusOf(options, { engine, pump, held, place: engine.session?.at ?? last, whole: whole(), isStopped, ...pace.figures() }),
     cursor: () => whole()?.version,
     needs: () => {
       const at = engine.session?.at ?? last
@@ -175,7 +180,8 @@ export function startForwarder(options: ForwarderOptions): Forwarder {
     reached: (version, records) => {
       const at = whole()
       if (at === undefined || at.version < version) return { type: 'behind' }
-      const parked = engine.parking.size === 0 ? undefined : engine.parking.among(transform.affected(view, records, Math.max(version, view.oldest())))
+      const parked =
+        engine.parking.size === 0 ? undefined : engine.parking.among(transform.affected(view, records, Math.max(version, view.oldest())))
       return parked === undefined ? { type: 'reached' } : { type: 'parked', parked }
     },
     parked: () => engine.parking.all(),
@@ -203,7 +209,8 @@ export function startForwarder(options: ForwarderOptions): Forwarder {
       pump.poke()
     },
     refresh: async () => {
-      if (forward.strategy === 'actions') throw new SyncError('bad_option', "strategy 'actions' cannot be refreshed: events of what is no more cannot be made; rewind it")
+      if (forward.strategy === 'actions')
+        throw new SyncError('bad_option', "strategy 'actions' cannot be refreshed: events of what is no more cannot be made; rewind it")
       // Written anew with T as it is now.
       const { revision, source } = transform
       notes.write({ values: { refresh: true, transform: { revision, source } } })
@@ -229,12 +236,17 @@ export function startForwarder(options: ForwarderOptions): Forwarder {
     },
     requeue: (ids) => ask(requeueJob(options, ids)),
     discard: async (ids) => {
-      if (forward.strategy === 'state') throw new SyncError('bad_option', "a row of strategy 'state' stays parked until it can be written; mend the destination or the document, then requeue it")
+      if (forward.strategy === 'state')
+        throw new SyncError(
+          'bad_option',
+          "a row of strategy 'state' stays parked until it can be written; mend the destination or the document, then requeue it",
+        )
       return ask(discardJob(options, ids))
     },
     stop: async () => {
       isStopped = true
       pace.end()
+      await restarting
       await pump.stop()
       rejectJobs(new SyncError('closed', 'the sink is stopped'))
       await close()
@@ -260,8 +272,10 @@ function rewind({ view, forward, notes }: ForwarderOptions, to: RewindTarget, at
   if (head === undefined) throw new SyncError('bad_option', 'the view is not ready: nothing can be rewound yet')
   const oldest = view.oldest()
   const version = to === 'now' ? head : to === 'oldest' ? oldest : typeof to === 'number' ? to : view.versionAt(to.time)
-  if (version === undefined || version < oldest) throw new SyncError('bad_option', `changes are kept from version ${oldest} on; that is the oldest to rewind to ('oldest')`)
-  if (!Number.isInteger(version) || version > head) throw new SyncError('bad_option', `there is no version ${version} yet; the last one is ${head}`)
+  if (version === undefined || version < oldest)
+    throw new SyncError('bad_option', `changes are kept from version ${oldest} on; that is the oldest to rewind to ('oldest')`)
+  if (!Number.isInteger(version) || version > head)
+    throw new SyncError('bad_option', `there is no version ${version} yet; the last one is ${head}`)
   if (forward.strategy === 'actions') {
     notes.write({ values: { rewind: version } })
     return
@@ -269,7 +283,9 @@ function rewind({ view, forward, notes }: ForwarderOptions, to: RewindTarget, at
   // Everything is written anyway.
   if (at !== undefined && at.refreshed !== undefined && sweepOf(notes)?.begun !== true) return
   const swept = sweepOf(notes)
-  notes.write({ values: { sweep: { at: Math.min(version, swept?.at ?? version), to: head, ...(swept?.begun === true ? { begun: true } : {}) } } })
+  notes.write({
+    values: { sweep: { at: Math.min(version, swept?.at ?? version), to: head, ...(swept?.begun === true ? { begun: true } : {}) } },
+  })
 }
 
 interface Seen {
@@ -299,7 +315,12 @@ function statusOf({ view, forward, notes, clock }: ForwarderOptions, seen: Seen)
   }
   const { entries, bytes, at } = head === undefined ? { entries: 0, bytes: 0, at: undefined } : view.lag(cursor)
   const parked = parking.all()
-  const error = held !== undefined && held.state !== 'paused' ? held.reason : pump.state.name === 'waiting' ? toSyncError(pump.state.error).message : undefined
+  const error =
+    held !== undefined && held.state !== 'paused'
+      ? held.reason
+      : pump.state.name === 'waiting'
+        ? toSyncError(pump.state.error).reason
+        : undefined
   return {
     state: state(),
     strategy: forward.strategy,

@@ -32,7 +32,8 @@ export function writeJob(parts: JobParts, keys: readonly Key[], { force }: { rea
       const { rows, cured } = await rowsFor(parts, keys.slice(i, i + forward.batch.items), at)
       const outcome = await engine.send(deletesFirst(rows), { force, whole: forward.onPoison === 'stop' })
       if (outcome.type === 'fenced' || outcome.type === 'lost') return { outcome: outcome.type, value: landed }
-      if (outcome.type === 'refused') throw new SyncError('sink_parked', `${outcome.parked[0]?.key.id ?? 'a row'}: ${outcome.parked[0]?.reason ?? 'refused'}`)
+      if (outcome.type === 'refused')
+        throw new SyncError('sink_parked', `${outcome.parked[0]?.key.id ?? 'a row'}: ${outcome.parked[0]?.reason ?? 'refused'}`)
       engine.parking.settle(rows, outcome.parked, { version: at.version, freed: [...cured, ...(outcome.landed ?? [])] })
       landed += rows.length - outcome.parked.length
     }
@@ -63,7 +64,12 @@ async function rowsFor(
   const cured: Key[] = []
   for (const key of keys) {
     const source = transform.sourceOf(key)
-    if (!transform.sources.has(key.collection) || failed.has(keyText(key)) || (source !== undefined && failed.has(keyText({ ...source, collection: key.collection })))) continue
+    if (
+      !transform.sources.has(key.collection) ||
+      failed.has(keyText(key)) ||
+      (source !== undefined && failed.has(keyText({ ...source, collection: key.collection })))
+    )
+      continue
     cured.push(key)
     rows.set(keyText(key), { key, value: values.get(keyText(key))?.value ?? null })
     if (transform.sources.get(key.collection)?.parts !== true) continue
@@ -80,7 +86,11 @@ export function requeueJob(parts: JobParts, ids: readonly string[] | undefined):
   return async (engine) => {
     const wanted = ids === undefined ? undefined : new Set(ids)
     const before = engine.parking.all().filter(({ key }) => wanted === undefined || wanted.has(letterId(key)))
-    const { outcome } = await writeJob(parts, before.map(({ key }) => key), { force: false })(engine)
+    const { outcome } = await writeJob(
+      parts,
+      before.map(({ key }) => key),
+      { force: false },
+    )(engine)
     return { outcome, value: before.filter(({ key }) => !engine.parking.has(key)).length }
   }
 }
@@ -145,7 +155,9 @@ async function sendGroup(parts: JobParts, engine: Engine, letters: readonly Dead
   engine.parking.remove(out)
   // What stops the key now is no longer behind another.
   if (stopped !== undefined)
-    parts.notes.write({ putLetters: [{ ...stopped, reason: reason ?? stopped.reason, state: stopped.state === 'held' ? 'refused' : stopped.state }] })
+    parts.notes.write({
+      putLetters: [{ ...stopped, reason: reason ?? stopped.reason, state: stopped.state === 'held' ? 'refused' : stopped.state }],
+    })
   return { outcome: 'written', value: out.length }
 }
 

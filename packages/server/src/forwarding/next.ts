@@ -9,7 +9,7 @@ import type { SinkNotes } from '../sinks/notes.ts'
 import type { Forward, Key, Sink, SinkCommit, SinkPlace, SinkRow } from '../sinks/sink.ts'
 import type { CutLimits } from '../view/view.ts'
 import type { ForwardedView } from './control.ts'
-import type { DerivedState, PoisonedKey } from './derive.ts'
+import type { Cut, DerivedState, PoisonedKey } from './derive.ts'
 import { chooseCut, deriveActions, deriveState } from './derive.ts'
 import { deriveRefresh } from './refresh.ts'
 
@@ -18,7 +18,7 @@ export type Step =
   /** Strategy 'state': T of one version becomes T of another. */
   | { readonly type: 'live'; readonly commit: SinkCommit; readonly derived: DerivedState }
   /** A page of a refresh. */
-  | { readonly type: 'page'; readonly commit: SinkCommit; readonly poisoned: readonly PoisonedKey[] }
+  | { readonly type: 'page'; readonly commit: SinkCommit; readonly poisoned: readonly PoisonedKey[]; readonly isFirst: boolean }
   /** What changed in (swept.at, swept.to] is written again, as of the place. `rest`: what is left of it then. */
   | { readonly type: 'sweep'; readonly commit: SinkCommit; readonly poisoned: readonly PoisonedKey[]; readonly rest: Sweep | undefined }
   /** Strategy 'actions'. `failed`: events that select failed on, and why. */
@@ -62,12 +62,18 @@ const MAX_PASSED = 1_000
 const MAX_ATTEMPT = 4
 
 /** The next step; undefined: nothing to do. `turn` counts commits. */
-export async function nextStep(parts: NextParts, sink: Sink, standing: Standing, turn: number, limits: CutLimits): Promise<Step | undefined> {
+export async function nextStep(
+  parts: NextParts,
+  sink: Sink,
+  standing: Standing,
+  turn: number,
+  limits: CutLimits,
+): Promise<Step | undefined> {
   const { view, forward } = parts
   const head = topOf(parts)
   if (head === undefined) return undefined
   const { at } = standing
-  if (forward.strategy === 'actions') return nextEvents(parts, at, head, limits)
+  if (forward.strategy === 'actions') return nextEvents(parts, standing, head, limits)
   if (at === undefined || !isUsable(view, at)) return beginState(parts, sink, standing, limits)
   return nextState(parts, sink, { ...standing, at, head }, turn, limits)
 }
@@ -101,9 +107,14 @@ async function beginState(parts: NextParts, sink: Sink, { at, stamp }: Standing,
   const hasBegun = at !== undefined || notes.get('began') === true
   const asked = notes.get('refresh') === true || sweepOf(notes) !== undefined
   if (forward.mode === 'changes' && hasBegun && !asked)
-    return { type: 'hold', state: 'cut-off', reason: `${whyNot(parts, at)}; it has mode 'changes', so that only an operator refreshes it: refresh it, or rewind it to 'now'` }
+    return {
+      type: 'hold',
+      state: 'cut-off',
+      reason: `${whyNot(parts, at)}; it has mode 'changes', so that only an operator refreshes it: refresh it, or rewind it to 'now'`,
+    }
   if (!hasBegun && forward.from === 'beginning') return { type: 'move', commit: move(at, placeAt(parts, view.oldest())) }
-  if (!hasBegun && (forward.from === 'now' || forward.mode === 'changes')) return { type: 'move', commit: move(at, placeAt(parts, version)) }
+  if (!hasBegun && (forward.from === 'now' || forward.mode === 'changes'))
+    return { type: 'move', commit: move(at, placeAt(parts, version)) }
   return page(parts, sink, at, placeAt(parts, version, null), limits)
 }
 
@@ -129,7 +140,8 @@ async function nextState(parts: NextParts, sink: Sink, standing: Usable, turn: n
   const isAsked = notes.get('refresh') === true
   const swept = sweepOf(notes)
   const isWhole = at.refreshed === undefined && !isAsked && swept === undefined
-  if (forward.mode === 'refresh-once' && isWhole) return { type: 'hold', state: 'paused', reason: "mode 'refresh-once': it has been refreshed" }
+  if (forward.mode === 'refresh-once' && isWhole)
+    return { type: 'hold', state: 'paused', reason: "mode 'refresh-once': it has been refreshed" }
   const waits = at.version < head && forward.mode !== 'refresh-once'
   const isUnsure = standing.attempted !== undefined && standing.attempted > at.version
   if (!isWhole && !isUnsure && (!waits || turn % PAGE_EVERY === 0)) {
@@ -149,7 +161,8 @@ async function page(parts: NextParts, sink: Sink, from: SinkPlace | undefined, p
     limits,
     keys: (limit, behind) => sink.keys(limit, behind),
   })
-  return { type: 'page', commit: { rows, from, to: placeAt(parts, place.version, refreshed) }, poisoned }
+  const isFirst = place.refreshed === null || place.refreshed === undefined
+  return { type: 'page', commit: { rows, from, to: placeAt(parts, place.version, refreshed) }, poisoned, isFirst }
 }
 
 /** A piece of what changed in a stretch of versions, whatever lies there. */
@@ -161,7 +174,12 @@ async function sweep(parts: NextParts, at: SinkPlace, { at: from, to: end }: Swe
   const cut = chooseCut(view, transform, from, limits)
   const isLast = cut.to >= to || cut.to <= from
   const sources = transform.affected(view, view.dirty(from, isLast ? to : cut.to), at.version)
-  const { rows, poisoned } = await deriveState(view, transform, { from: Math.min(from, at.version), to: at.version, attempted: at.version + 1, sources })
+  const { rows, poisoned } = await deriveState(view, transform, {
+    from: Math.min(from, at.version),
+    to: at.version,
+    attempted: at.version + 1,
+    sources,
+  })
   const commit = {
     rows: rows.map(({ key, value }) => ({ key, value })),
     from: at,
@@ -176,30 +194,31 @@ async function live(parts: NextParts, { at, head, attempted }: Usable, limits: C
   const { view, transform, forward } = parts
   let cut = forward.consistency === 'every' ? everyCut(parts, at.version, head) : chooseCut(view, transform, at.version, limits)
   if (cut.to > head) cut = cutAt(parts, at.version, head)
-  if (attempted !== undefined && attempted > cut.to && attempted > at.version) {
-    const most = view.cut(at.version, { items: limits.items * MAX_ATTEMPT, bytes: limits.bytes * MAX_ATTEMPT })
-    // Rows may lie there as of `attempted`: a cursor below it would say what is not so.
-    const to = Math.min(view.head() ?? head, view.cut(attempted - 1, { items: 1, bytes: 1 }))
-    if (attempted > most) {
+  if (attempted !== undefined && attempted > at.version && attempted !== cut.to) {
+    // Rows may lie there as of `attempted`: a cursor below it would say what is not so. To the very same version: what lies there is then of two versions only.
+    const to = Math.min(attempted, view.head() ?? attempted)
+    if (attempted > view.cut(at.version, most(limits))) {
       const swept = sweepOf(parts.notes)
-      const rest = at.refreshed === undefined || isBySweep(at, swept) ? { at: Math.min(at.version, swept?.at ?? at.version), to, begun: true } : undefined
+      const rest =
+        at.refreshed === undefined || isBySweep(at, swept)
+          ? { at: Math.min(at.version, swept?.at ?? at.version), to, begun: true }
+          : undefined
       return { type: 'sweep', commit: move(at, placeAt(parts, to, null)), poisoned: [], rest }
     }
     cut = cutAt(parts, at.version, to)
   }
   if (cut.to <= at.version) return undefined
-  const derived = await deriveState(view, transform, { from: at.version, to: cut.to, attempted, sources: cut.sources })
+  const derived = await deriveState(view, transform, { ...cut, from: at.version, attempted })
   return { type: 'live', commit: { rows: derived.rows, from: at, to: placeAt(parts, cut.to, at.refreshed) }, derived }
+}
+
+function most({ items, bytes }: CutLimits): CutLimits {
+  return { items: items * MAX_ATTEMPT, bytes: bytes * MAX_ATTEMPT }
 }
 
 /** Whether the place is not whole because of the sweep, or still is. */
 function isBySweep({ refreshed }: SinkPlace, swept: Sweep | undefined): boolean {
   return swept !== undefined && (refreshed === undefined || swept.begun === true)
-}
-
-interface Cut {
-  readonly to: number
-  readonly sources: readonly Key[]
 }
 
 function cutAt({ view, transform }: NextParts, after: number, to: number): Cut {
@@ -218,7 +237,7 @@ function everyCut(parts: NextParts, after: number, head: number): Cut {
 }
 
 /** Strategy 'actions'. */
-async function nextEvents(parts: NextParts, at: SinkPlace | undefined, head: number, limits: CutLimits): Promise<Step | undefined> {
+async function nextEvents(parts: NextParts, { at, attempted }: Standing, head: number, limits: CutLimits): Promise<Step | undefined> {
   const { view, transform, forward, notes, log } = parts
   const rewound = notes.get('rewind')
   if (typeof rewound === 'number') {
@@ -235,6 +254,8 @@ async function nextEvents(parts: NextParts, at: SinkPlace | undefined, head: num
   const replay = numberOf(notes.get('replay'))
   const isReplay = at.version < replay
   let to = forward.consistency === 'every' ? everyCut(parts, at.version, head).to : Math.min(view.cut(at.version, limits), head)
+  // What may have come is sent again as it was; more than some batches of it in batches, and the sink is not whole until then.
+  if (attempted !== undefined && attempted > at.version && attempted <= view.cut(at.version, most(limits))) to = Math.min(attempted, head)
   if (isReplay) to = Math.min(to, replay)
   if (to <= at.version) return undefined
   const { rows, poisoned } = await deriveActions(view, transform, { after: at.version, upTo: to, log, replay: isReplay })

@@ -73,7 +73,10 @@ export function createParking({ notes, transform, clock, isState }: ParkingParts
   })
 
   /** Events in order: `stop` says why one may not be sent. */
-  const divide = (rows: readonly SinkRow[], stop: (row: SinkRow) => Pick<DeadLetter, 'state' | 'reason'> | undefined): readonly SinkRow[] | 'full' => {
+  const divide = (
+    rows: readonly SinkRow[],
+    stop: (row: SinkRow) => Pick<DeadLetter, 'state' | 'reason'> | undefined,
+  ): readonly SinkRow[] | 'full' => {
     const sent: SinkRow[] = []
     const letters: DeadLetter[] = []
     const added = new Map<string, Spot>()
@@ -85,12 +88,14 @@ export function createParking({ notes, transform, clock, isState }: ParkingParts
         sent.push(row)
         continue
       }
+      // It was noted before, and the commit behind it failed.
+      if (spot !== undefined && notes.letter(row.event?.id ?? '') !== undefined) continue
       letters.push(letter(row, why.state, why.reason, 0))
       const next = spot ?? { key: row.key, reason: why.reason, event: row.event?.id, letters: 0, failed: false }
       added.set(text, { ...next, letters: next.letters + 1 })
     }
-    // A letter that is there already came again after a crash: it is counted twice until the next `load`.
-    const isFull = [...added.values()].some((spot) => spot.letters > MAX_HELD + 1) || (letters.length > 0 && total() + letters.length > MAX_PARKED)
+    const isFull =
+      [...added.values()].some((spot) => spot.letters > MAX_HELD + 1) || (letters.length > 0 && total() + letters.length > MAX_PARKED)
     if (isFull) return 'full'
     if (letters.length > 0) notes.write({ putLetters: letters })
     for (const spot of added.values()) set(spot)
@@ -110,7 +115,12 @@ export function createParking({ notes, transform, clock, isState }: ParkingParts
           if (state === 'failed') set({ key, reason, letters: 1, failed: true })
           else if (!known.has(id)) stale.push(id)
           known.delete(id)
-        } else set(spot === undefined ? { key, reason, event: id, letters: 1, failed: state === 'failed' } : { ...spot, letters: spot.letters + 1 })
+        } else
+          set(
+            spot === undefined
+              ? { key, reason, event: id, letters: 1, failed: state === 'failed' }
+              : { ...spot, letters: spot.letters + 1 },
+          )
       }
       const missing = isState ? stored.filter(({ key }) => known.has(letterId(key))) : []
       const putLetters = missing.map(({ key, reason }) => letter({ key, value: null }, 'refused', reason, 0))
@@ -123,7 +133,11 @@ export function createParking({ notes, transform, clock, isState }: ParkingParts
     all: () => [...spots.values()].map(({ key, reason, event }) => ({ key, reason, ...(event === undefined ? {} : { event }) })),
     among: (sources) => {
       bySource ??= new Map(
-        [...spots.values()].flatMap((spot) => [transform.sourceOf(spot.key), recordOf(transform, spot.key)].flatMap((key) => (key === undefined ? [] : [[keyText(key), spot] as const]))),
+        [...spots.values()].flatMap((spot) =>
+          [transform.sourceOf(spot.key), recordOf(transform, spot.key)].flatMap((key) =>
+            key === undefined ? [] : [[keyText(key), spot] as const],
+          ),
+        ),
       )
       for (const source of sources) {
         const found = bySource.get(keyText(source))
@@ -133,7 +147,9 @@ export function createParking({ notes, transform, clock, isState }: ParkingParts
     },
     fail: (poisoned, version) => {
       if (poisoned.length === 0) return
-      notes.write({ putLetters: poisoned.map(({ key, reason, before }) => letter({ key, value: before ?? null }, 'failed', reason, version)) })
+      notes.write({
+        putLetters: poisoned.map(({ key, reason, before }) => letter({ key, value: before ?? null }, 'failed', reason, version)),
+      })
       for (const { key, reason } of poisoned) set({ key, reason, letters: 1, failed: true })
     },
     settle: (rows, refused, { version, freed }) => {
@@ -175,7 +191,9 @@ export function createParking({ notes, transform, clock, isState }: ParkingParts
       }
     },
     recheck: async (view, version) => {
-      const asked = [...spots.values()].flatMap(({ key, failed }) => (failed && isState ? [{ key, source: recordOf(transform, key), version }] : []))
+      const asked = [...spots.values()].flatMap(({ key, failed }) =>
+        failed && isState ? [{ key, source: recordOf(transform, key), version }] : [],
+      )
       const known = asked.flatMap(({ key, source }) => (source === undefined ? [] : [{ key, source, version }]))
       const made = known.length === 0 ? [] : await transform.rows(view, known)
       const cured = asked.filter(({ key, source }) => {

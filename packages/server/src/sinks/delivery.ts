@@ -21,6 +21,8 @@ export interface Delivery {
    * any other rejection is the destination's trouble: the rows come again, later.
    */
   deliver(rows: readonly SinkRow[], commit: Pick<SinkCommit, 'to' | 'force'>, signal: AbortSignal): Promise<Delivered>
+  /** Nothing has changed for a while: whether the destination is still there and where it was left. Absent: the next delivery will tell. */
+  check?(): Promise<'fenced' | 'lost' | undefined>
   /** Everything up to `place` is delivered or parked: keeps a copy. */
   moved?(place: SinkPlace): Promise<void>
   /** Asked while nothing is to be written: whether the destination is still where it was left, if it can tell. */

@@ -73,7 +73,11 @@ function openFile(path: string): Database.Database {
     db?.close()
     if (error instanceof SyncError) throw error
     const reason = error instanceof Error ? error.message : String(error)
-    throw new SyncError('store_failed', `${path}: ${reason}; without this file every sink is written anew, and sinks of strategy 'actions' ask where to go on`, { cause: error })
+    throw new SyncError(
+      'store_failed',
+      `${path}: ${reason}; without this file every sink is written anew, and sinks of strategy 'actions' ask where to go on`,
+      { cause: error },
+    )
   }
 }
 
@@ -96,7 +100,9 @@ function prepare(db: Database.Database) {
     count: db.prepare('SELECT count(*) FROM letters WHERE sink = ?').pluck(),
     letters: db.prepare(`${letters} AND n > coalesce((SELECT n FROM letters WHERE sink = ? AND id = ?), 0) ORDER BY n LIMIT ?`),
     letter: db.prepare(`${letters} AND id = ?`),
-    hold: db.prepare('INSERT INTO images VALUES (?, ?, ?, ?, ?) ON CONFLICT (sink, collection, document, id) DO UPDATE SET hash = excluded.hash'),
+    hold: db.prepare(
+      'INSERT INTO images VALUES (?, ?, ?, ?, ?) ON CONFLICT (sink, collection, document, id) DO UPDATE SET hash = excluded.hash',
+    ),
     release: db.prepare('DELETE FROM images WHERE sink = ? AND collection = ? AND document = ? AND id = ?'),
     image: db.prepare('SELECT hash FROM images WHERE sink = ? AND collection = ? AND document = ? AND id = ?').pluck(),
     firstKeys: db.prepare(`${keys} ${order}`),
