@@ -12,6 +12,8 @@ import { BUCKETS, bucketOf } from '#server/sinks/digest.js'
 import type { Key, SinkContext, SinkPlace, SinkProof, SinkRow } from '#server/sinks/sink.js'
 import { compareKeys } from '#server/view/view.js'
 import { NEVER, at, pet, petKey } from '../support/deliveries.ts'
+import { EXEMPT, open as openConformance } from '../conformance/elasticsearch.ts'
+import { describeConformance } from '../support/conformance.ts'
 import { documents, found, request } from '../support/elasticsearch-sink.ts'
 import { sinkContext } from '../support/sink-context.ts'
 import type { OpensearchServer } from '../support/servers/opensearch.ts'
@@ -100,6 +102,9 @@ describeOpensearch('the Elasticsearch sink', () => {
     index = `pets-${randomUUID().slice(0, 8)}`
     name = index
   })
+
+  // On the same server, since one takes seconds to start; `npm run conformance -- elasticsearch` restarts it too.
+  describeConformance('the Elasticsearch sink', () => openConformance(server.url), { ...EXEMPT, 'server restarted': 'not ours' })
 
   it('shows rows of every kind behind its alias, as they are', async () => {
     const sink = open()

@@ -17,7 +17,7 @@ export async function request(url: string, method: string, path: string, body?: 
   return said
 }
 
-interface Hit {
+export interface Hit {
   readonly _id: string
   readonly _version: number
   readonly _source: Json

@@ -114,6 +114,10 @@ export function createElasticsearch(
       if (rows.some(({ value }) => value === null)) graveyard.dig(commit.to.version)
       return writeRows(writing, rows, commit, signal)
     },
+    check: async () => {
+      const standing = await stand()
+      return standing === 'ours' ? undefined : standing
+    },
     moved: async (place) => {
       if (open === undefined) throw new SyncError('closed', `sink ${name} has not begun`)
       const { fence } = open
