@@ -21,9 +21,6 @@ const KINDS = ['Dog', 'Cat', 'Rabbit', 'Bird']
 export const SURVIVOR = 'Lazarus'
 /** Between two edits of a device, in ms: at least, at most. */
 const PACE = [20, 110] as const
-/** One edit in so many is followed all the way into Postgres. */
-const FOLLOWED = 4
-
 type Collection = keyof typeof schema.collections
 type Records = Y.Map<Y.Map<unknown>>
 
@@ -31,12 +28,12 @@ export class Device {
   readonly name: string
   readonly client: Client
   readonly cable: Cable
+  /** Its last edit of each document. */
+  readonly last = new Map<number, Edit<unknown>>()
+  /** Is told of each edit that somebody makes. */
+  edited: ((edit: Edit<unknown>) => void) | undefined
   made = 0
   acknowledged = 0
-  /** Nothing is dead: from now on it is measured how long an edit takes. */
-  calm = false
-  /** From an edit to `SELECT` showing it, in ms. */
-  readonly delays: number[] = []
   /** What went wrong; nothing should. */
   readonly problems: string[] = []
   readonly #replicas: readonly Replica[]
@@ -64,7 +61,8 @@ export class Device {
     if (this.#resting) return
     this.#timer = setTimeout(
       () => {
-        this.#follow(this.edit(anyChange()))
+        const edit = this.edit(anyChange())
+      this.edited?.(edit)
         this.begin()
       },
       randomInt(...PACE),
@@ -81,6 +79,7 @@ export class Device {
     const replica = this.#replicas[which] ?? this.#open(which)
     const edit = replica.edit(() => change(replica.ydoc.getMap('pets'), replica.ydoc.getMap('owners')))
     this.made += 1
+    this.last.set(which, edit)
     edit.wait({ to: 'relay' }).then(
       () => (this.acknowledged += 1),
       (error: unknown) => this.problems.push(`${this.name}: ${String(error)}`),
@@ -109,18 +108,6 @@ export class Device {
     const replica = this.#replicas[which]
     if (replica === undefined) throw new Error(`there is no document ${which}`)
     return replica
-  }
-
-  #follow(edit: Edit<unknown>): void {
-    if (this.made % FOLLOWED !== 0) return
-    const from = performance.now()
-    const measured = this.calm && this.client.status.get().connection.name === 'connected'
-    edit.wait({ to: 'sink:warehouse' }).then(
-      () => {
-        if (measured) this.delays.push(performance.now() - from)
-      },
-      (error: unknown) => this.problems.push(`${this.name}, waiting for the warehouse: ${String(error)}`),
-    )
   }
 }
 

@@ -6,29 +6,35 @@ import { chmodSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
+import type { Edit } from '@rejoin/client'
 import { compare } from './compare.ts'
 import type { Device } from './devices.ts'
 import { SURVIVOR, addPet, startDevice } from './devices.ts'
 import type { Postgres } from './postgres.ts'
 import { startPostgres } from './postgres.ts'
-import type { Relay } from './relay.ts'
-import { prepareRelay } from './relay.ts'
+import type { Rejoin } from './rejoin.ts'
+import { prepareRejoin } from './rejoin.ts'
 import { tellStory } from './story.ts'
 
 const SECONDS = readSeconds(process.env['DOWNSTREAM_SECONDS'] ?? '18')
 const NAMES = ['the front desk', 'the surgery', "Jill's tablet", "Jack's phone", 'the night shift'] as const
 const SINKS = ['warehouse', 'cards', 'mirror'] as const
+/** One edit in so many is timed in the end. */
+const TIMED = 4
 /** How long something stays dead, at most, in ms, and how long anything may take to come right. */
 const DOWN_MS = Math.min(1_500, SECONDS * 100)
 const LATE_MS = 60_000
 
 const story = tellStory()
+/** From an edit to `SELECT` showing it, in ms. */
+const delays: number[] = []
 const folder = mkdtempSync(join(tmpdir(), 'rejoin-downstream-'))
 // Postgres may run as another user, and has a folder of its own in this one.
 chmodSync(folder, 0o711)
-const open: { postgres?: Postgres; relay?: Relay; devices: Device[] } = { devices: [] }
+const open: { postgres?: Postgres; rejoin?: Rejoin; devices: Device[] } = { devices: [] }
 process.on('exit', () => {
-  open.relay?.abandon()
+  open.rejoin?.forwarder.abandon()
+  open.rejoin?.relay.abandon()
   open.postgres?.abandon()
   rmSync(folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 })
 })
@@ -53,29 +59,38 @@ try {
 
 async function tell(): Promise<void> {
   story.title('A clinic, five devices, and a Postgres that always equals them')
-  const { postgres, relay, devices } = await start()
-  await edit(postgres, relay, devices)
-  await settle(devices)
-  await prove(postgres, relay, devices)
-  story.say(`everything is equal, after ${devices.reduce((sum, { made }) => sum + made, 0)} edits and three kills`, 'good')
+  const clinic = await start()
+  await edit(clinic)
+  await settle(clinic)
+  await prove(clinic)
+  const edits = clinic.devices.reduce((sum, { made }) => sum + made, 0)
+  story.say(`everything is equal, after ${edits} edits and three kills`, 'good')
 }
 
-async function start(): Promise<{ postgres: Postgres; relay: Relay; devices: readonly Device[] }> {
+interface Clinic {
+  readonly postgres: Postgres
+  readonly rejoin: Rejoin
+  readonly devices: readonly Device[]
+}
+
+async function start(): Promise<Clinic> {
   const postgres = (open.postgres = await startPostgres(join(folder, 'postgres')))
   story.say(`${postgres.version} runs, with files of its own: ${postgres.url}`)
-  mkdirSync(join(folder, 'relay'))
-  const relay = (open.relay = await prepareRelay(join(folder, 'relay'), postgres.url, (error) => accident.abort(error)))
-  await relay.start()
-  story.say(`the relay listens on port ${relay.port}; its sinks: ${SINKS.join(', ')} (examples/clinic/downstream.config.ts)`)
+  mkdirSync(join(folder, 'rejoin'))
+  const rejoin = (open.rejoin = await prepareRejoin(join(folder, 'rejoin'), postgres.url, (error) => accident.abort(error)))
+  await rejoin.relay.start()
+  await rejoin.forwarder.start()
+  story.say(`the relay listens on port ${rejoin.relay.port}; its forwarder keeps the sinks ${SINKS.join(', ')} (downstream.config.ts)`)
   mkdirSync(join(folder, 'devices'))
-  for (const name of NAMES) open.devices.push(await startDevice(name, join(folder, 'devices'), relay.port))
-  return { postgres, relay, devices: open.devices }
+  for (const name of NAMES) open.devices.push(await startDevice(name, join(folder, 'devices'), rejoin.relay.port))
+  return { postgres, rejoin, devices: open.devices }
 }
 
 /** They edit for about `SECONDS`, whatever happens meanwhile. */
-async function edit(postgres: Postgres, relay: Relay, devices: readonly Device[]): Promise<void> {
-  const [desk, , tablet, phone] = devices
-  if (desk === undefined || tablet === undefined || phone === undefined) throw new Error('devices are missing')
+async function edit(clinic: Clinic): Promise<void> {
+  const { postgres, rejoin, devices } = clinic
+  const [tablet, phone] = [devices[2], devices[3]]
+  if (tablet === undefined || phone === undefined) throw new Error('devices are missing')
   const go = (share: number): Promise<void> => pause(share * SECONDS * 1000)
   for (const device of devices) device.begin()
   story.say(`${devices.length} devices edit: pets and owners come, change, move to another city, and go`)
@@ -84,80 +99,70 @@ async function edit(postgres: Postgres, relay: Relay, devices: readonly Device[]
   await go(0.1)
   unplug(tablet)
   await go(0.1)
-  const first = await kill('kill -9: the relay', desk, () => relay.kill())
-  await first.revive(() => relay.start())
-  plug(tablet)
-  await first.survived(postgres)
+  const relayIsIn = await kill('the relay', rejoin.relay, clinic)
+  plug(tablet, rejoin)
+  await relayIsIn()
 
   await go(0.1)
-  const second = await kill('killed: the forwarder, a thread of the relay, which starts it again', desk, () => relay.killForwarder())
-  await second.survived(postgres)
+  const forwarderIsIn = await kill('the forwarder', rejoin.forwarder, clinic)
+  await forwarderIsIn()
 
   await go(0.1)
   unplug(phone)
   await go(0.1)
-  const third = await kill('kill -9: Postgres', desk, () => postgres.kill())
-  await third.revive(() => postgres.start())
-  plug(phone)
-  await third.survived(postgres)
+  const postgresIsIn = await kill('Postgres', postgres, clinic)
+  plug(phone, rejoin)
+  await postgresIsIn()
 
   await go(0.1)
-  for (const device of devices) device.calm = true
+  for (const device of devices) device.edited = (made) => time(device, made, rejoin)
   await go(0.2)
   for (const device of devices) device.rest()
 }
 
-interface Killed {
-  revive(start: () => Promise<void>): Promise<void>
-  /** Waits until a pet that was added right after the kill is in Postgres. */
-  survived(postgres: Postgres): Promise<void>
-}
-
-/** Kills something, while everybody goes on. */
-async function kill(what: string, device: Device, strike: () => Promise<void>): Promise<Killed> {
-  await strike()
-  story.say(what, 'bad')
+/** Kills something, while everybody goes on, and starts it again. The function it gives waits until a pet that was added right after the kill is in Postgres. */
+async function kill(
+  name: string,
+  victim: { kill(): Promise<void>; start(): Promise<void> },
+  { postgres, rejoin, devices: [desk] }: Clinic,
+): Promise<() => Promise<void>> {
+  if (desk === undefined) throw new Error('devices are missing')
+  await victim.kill()
+  story.say(`kill -9: ${name}`, 'bad')
   const killed = story.seconds()
   const since = (): string => `${(story.seconds() - killed).toFixed(1)} s`
-  const added = device.edit((pets, owners) => addPet(pets, owners, SURVIVOR))
-  return {
-    revive: async (start) => {
-      await pause(DOWN_MS)
-      await start()
-      story.say(`it is started again, ${since()} later`)
-    },
-    survived: async (postgres) => {
-      await added.wait({ to: 'sink:warehouse', signal: late() })
-      const after = since()
-      const rows = await postgres.query('SELECT 1 FROM pets WHERE id = $1', [added.value])
-      if (rows.length !== 1) throw new Error(`the wait for sink:warehouse ended, but Postgres does not have the pet ${added.value}`)
-      story.say(`a pet that was added meanwhile is in Postgres, ${after} after the kill`, 'good')
-    },
+  const added = desk.edit((pets, owners) => addPet(pets, owners, SURVIVOR))
+  await pause(DOWN_MS)
+  await victim.start()
+  story.say(`it is started again, ${since()} later`)
+  return async () => {
+    await rejoin.seen([added], 'warehouse', late())
+    const after = since()
+    const rows = await postgres.query('SELECT 1 FROM pets WHERE id = $1', [added.value])
+    if (rows.length !== 1) throw new Error(`the sink warehouse is said to have the pet ${added.value}, but Postgres has not`)
+    story.say(`a pet that was added meanwhile is in Postgres, ${after} after the kill`, 'good')
   }
 }
 
 /** Everybody rests: the relay has every edit, and every sink has what the relay has. */
-async function settle(devices: readonly Device[]): Promise<void> {
-  const all = (to: 'relay' | `sink:${string}`): Promise<unknown> =>
-    Promise.all(devices.map(({ client }) => client.wait({ to, signal: late() })))
-  await all('relay')
+async function settle({ rejoin, devices }: Clinic): Promise<void> {
+  await Promise.all(devices.map(({ client }) => client.wait({ to: 'relay', signal: late() })))
+  const last = devices.flatMap((device) => [...device.last.values()])
+  for (const sink of SINKS) await rejoin.seen(last, sink, late())
   const problems = devices.flatMap((device) => device.problems)
-  if (problems.length > 0) throw new Error(`${problems.length} edits were refused: ${problems[0]}`)
+  if (problems.length > 0) throw new Error(`${problems.length} edits went wrong: ${problems[0]}`)
   story.end()
   story.say(`everybody rests: ${sum(devices)}`)
-  for (const sink of SINKS) await all(`sink:${sink}`)
-  const delays = devices.flatMap((device) => device.delays).sort((one, other) => one - other)
-  const half = delays[Math.floor(delays.length / 2)] ?? 0
   story.say('every sink has every edit', 'good')
-  if (delays.length > 0)
+  const half = delays.sort((one, other) => one - other)[Math.floor(delays.length / 2)]
+  if (half !== undefined)
     story.say(`of ${delays.length} edits that were timed in the calm at the end, half were in Postgres within ${Math.ceil(half)} ms`)
 }
 
-async function prove(postgres: Postgres, relay: Relay, devices: readonly Device[]): Promise<void> {
-  const [desk] = devices
+async function prove({ postgres, rejoin, devices: [desk] }: Clinic): Promise<void> {
   if (desk === undefined) throw new Error('devices are missing')
   for (const sink of SINKS) {
-    const { ok, text } = await relay.sinks('verify', sink)
+    const { ok, text } = await rejoin.sinks('verify', sink)
     story.say(`rejoin sinks verify ${text}`, ok ? 'good' : 'bad')
     if (!ok) throw new Error(`${sink} does not equal the documents`)
   }
@@ -167,10 +172,10 @@ async function prove(postgres: Postgres, relay: Relay, devices: readonly Device[
   const [document, id] = [String(row?.['document']), String(row?.['id'])]
   await postgres.query("UPDATE pets SET name = 'Nobody' WHERE document = $1 AND id = $2", [document, id])
   story.say(`somebody changes a row by hand: UPDATE pets SET name = 'Nobody' WHERE id = '${id}'`, 'bad')
-  const found = await relay.sinks('verify', 'warehouse')
+  const found = await rejoin.sinks('verify', 'warehouse')
   story.say(`rejoin sinks verify ${found.text}`)
   if (found.ok || !found.text.includes(`${document}/${id}`)) throw new Error('verify did not find what was changed by hand')
-  const repaired = await relay.sinks('repair', 'warehouse')
+  const repaired = await rejoin.sinks('repair', 'warehouse')
   story.say(`rejoin sinks repair ${repaired.text}`, repaired.ok ? 'good' : 'bad')
   if (!repaired.ok) throw new Error('repair did not mend it')
   await look(postgres, desk)
@@ -193,14 +198,24 @@ function unplug(device: Device): void {
   story.say(`${device.name} loses its network, and goes on editing`)
 }
 
-function plug(device: Device): void {
-  const { name, pending, client, cable } = device
+function plug(device: Device, rejoin: Rejoin): void {
+  const { name, pending, cable, last, problems } = device
   story.say(`${name} is back, with ${pending} edits that nobody has seen`)
   const back = story.seconds()
   cable.plug()
-  client.wait({ to: 'sink:warehouse', signal: late() }).then(
+  rejoin.seen([...last.values()], 'warehouse', late()).then(
     () => story.say(`the ${pending} edits of ${name} are in Postgres, ${(story.seconds() - back).toFixed(1)} s after it came back`, 'good'),
-    (error: unknown) => device.problems.push(`${name}: ${String(error)}`),
+    (error: unknown) => problems.push(`${name}: ${String(error)}`),
+  )
+}
+
+/** One edit in so many is timed, on devices that are online. */
+function time(device: Device, made: Edit<unknown>, rejoin: Rejoin): void {
+  if (device.made % TIMED !== 0 || device.client.status.get().connection.name !== 'connected') return
+  const from = performance.now()
+  rejoin.seen([made], 'warehouse', late()).then(
+    () => delays.push(performance.now() - from),
+    (error: unknown) => device.problems.push(`${device.name}: ${String(error)}`),
   )
 }
 
@@ -228,7 +243,8 @@ function readSeconds(text: string): number {
 async function finish(code: number): Promise<never> {
   story.end()
   for (const device of open.devices) await device.close()
-  await open.relay?.stop()
+  await open.rejoin?.forwarder.stop()
+  await open.rejoin?.relay.stop()
   await open.postgres?.stop()
   process.exit(code)
 }
