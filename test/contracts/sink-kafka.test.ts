@@ -3,25 +3,21 @@
  */
 import { randomUUID } from 'node:crypto'
 import { Producer } from '@platformatic/kafka'
-import type { DocumentId, RecordValue, Schema } from '@rejoin/shared'
+import type { RecordValue } from '@rejoin/shared'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { kafka, openSink } from '#server/sinks/kafka.js'
 import type { KafkaOptions } from '#server/sinks/kafka.js'
 import { partitionOf } from '#server/sinks/kafka-messages.js'
-import type { Key, Sink } from '#server/sinks/sink.js'
+import type { Sink } from '#server/sinks/sink.js'
 import { compareKeys } from '#server/view/view.js'
-import { ended, folded, messages, withAdmin } from '../support/kafka-topics.ts'
+import { EXEMPT, open as openConformance, rowsIn } from '../conformance/kafka.ts'
+import { describeConformance } from '../support/conformance.ts'
+import { ended, folded, messages, send, withAdmin } from '../support/kafka-topics.ts'
 import type { KafkaServer } from '../support/servers/kafka.ts'
 import { describeKafka, startKafka } from '../support/servers/kafka.ts'
 import { describePowers } from './sink-powers.contract.ts'
 import type { OpenOptions, SinkUnderTest } from './sink.contract.ts'
 import { EMPTY, SCHEMA, at, contextOf, describeSink, key, pet } from './sink.contract.ts'
-
-interface PlainMessage {
-  readonly document: DocumentId
-  readonly record: string
-  readonly value: RecordValue | null
-}
 
 describe('kafka()', () => {
   it('refuses what cannot be meant', () => {
@@ -69,12 +65,11 @@ describeKafka('the Kafka sink', () => {
 
   const make = async (): Promise<SinkUnderTest> => {
     const prefix = randomUUID().slice(0, 8)
-    const producer = (): Producer => new Producer({ clientId: 'hand', bootstrapBrokers: [server.url], autocreateTopics: false })
     return {
       guard: 'a topic holds what came last; its messages name their version',
       refuses: (id) => id.length > 100_000,
       open: (schema, options) => openSink(optionsFor(prefix), contextOf('warehouse', schema, options)),
-      rows: (schema) => rowsIn(server.url, prefix, schema),
+      rows: async (schema) => [...(await rowsIn(server.url, prefix, schema))].sort((a, b) => compareKeys(a.key, b.key)),
       wipe: () =>
         withAdmin(server.url, async (admin) => {
           const topics = (await admin.listTopics()).filter((topic) => topic.startsWith(prefix))
@@ -82,26 +77,19 @@ describeKafka('the Kafka sink', () => {
         }),
       dispose: () => {},
       tamper: async ({ collection, document, id }, field, value) => {
-        const text = `${document}/${id}`
-        const [there] = (await messages(server.url, `${prefix}.${collection}`)).filter((each) => each.key === text).slice(-1)
-        const said = JSON.parse(there?.value ?? '{}') as { value?: RecordValue }
-        const hand = producer()
-        const changed =
-          value === undefined ? {} : { value: Buffer.from(JSON.stringify({ ...said, value: { ...said.value, [field]: value } })) }
-        await hand.send({ messages: [{ topic: `${prefix}.${collection}`, partition: 0, key: Buffer.from(text), ...changed }] })
-        await hand.close()
+        const topic = `${prefix}.${collection}`
+        const said = (await folded(server.url, topic)).get(`${document}/${id}`) as { value: RecordValue } | undefined
+        const changed = value === undefined ? null : JSON.stringify({ ...said, value: { ...said?.value, [field]: value } })
+        await send(server.url, topic, [{ key: `${document}/${id}`, value: changed }])
       },
-      intrude: async ({ collection, document, id }, name) => {
-        const hand = producer()
-        await hand.send({
-          messages: [{ topic: `${prefix}.${collection}`, partition: 0, key: Buffer.from(`${document}/${id}`), value: Buffer.from(name) }],
-        })
-        await hand.close()
-      },
+      intrude: ({ collection, document, id }, name) =>
+        send(server.url, `${prefix}.${collection}`, [{ key: `${document}/${id}`, value: name }]),
     }
   }
   describeSink('in Kafka', make)
   describePowers('in Kafka', make)
+  // On the same server, since one takes seconds to start; `npm run conformance -- kafka` restarts it too.
+  describeConformance('the Kafka sink', () => openConformance(server.url), { ...EXEMPT, 'server restarted': 'not ours' })
 
   const begun = async (prefix: string, given: Partial<KafkaOptions> = {}, options: OpenOptions = {}): Promise<Sink> => {
     const sink = await openSink(optionsFor(prefix, given), contextOf('warehouse', SCHEMA, options))
@@ -216,23 +204,3 @@ describeKafka('the Kafka sink', () => {
     await sink.close()
   })
 })
-
-/** Rows of the schema's topics, as a reader of the whole would have them. */
-async function rowsIn(
-  brokers: string,
-  prefix: string,
-  schema: Schema,
-): Promise<readonly { readonly key: Key; readonly value: RecordValue }[]> {
-  const all = []
-  for (const [collection, { fields }] of Object.entries(schema.collections)) {
-    for (const said of (await folded(brokers, `${prefix}.${collection}`)).values()) {
-      const { document, record, value } = said as PlainMessage
-      if (value === null) continue
-      all.push({
-        key: { collection, document, id: record },
-        value: Object.fromEntries(Object.keys(fields).map((field) => [field, value[field] ?? null])),
-      })
-    }
-  }
-  return all.sort((a, b) => compareKeys(a.key, b.key))
-}

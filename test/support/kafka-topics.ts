@@ -1,7 +1,7 @@
 /**
  * Kafka topics as a consumer of another make would read them: folded by key, with the library's own read-committed stream.
  */
-import { Admin, Consumer } from '@platformatic/kafka'
+import { Admin, Consumer, Producer } from '@platformatic/kafka'
 
 export interface TopicMessage {
   readonly key: string
@@ -77,6 +77,28 @@ export async function messages(brokers: string, topic: string): Promise<readonly
     return found
   } finally {
     await ended(consumer)
+  }
+}
+
+/** Writes messages by hand, into the first partition. */
+export async function send(
+  brokers: string,
+  topic: string,
+  all: readonly { readonly key: string; readonly value: string | null }[],
+): Promise<void> {
+  if (all.length === 0) return
+  const producer = new Producer(options(brokers))
+  try {
+    await producer.send({
+      messages: all.map(({ key, value }) => ({
+        topic,
+        partition: 0,
+        key: Buffer.from(key),
+        ...(value === null ? {} : { value: Buffer.from(value) }),
+      })),
+    })
+  } finally {
+    await producer.close()
   }
 }
 
