@@ -3,7 +3,7 @@
  */
 import type { Collections } from '@rejoin/shared'
 import Database from 'better-sqlite3'
-import { BUCKETS, bucketOf, hashText } from './digest.ts'
+import { BUCKETS, bucketOf } from './digest.ts'
 import type { Breathe, FoundRow, Key, SinkContext, SinkProof } from './sink.ts'
 import { parkedIn, placeIn } from './sqlite-cursor.ts'
 import { STAMP, cellsOf, quote } from './sqlite-tables.ts'
@@ -107,5 +107,20 @@ function* readRows(db: Database.Database, collections: Collections): Generator<F
 
 /** Of what SQLite gives for the row. A blob, which only somebody else can have put there, equals nothing of ours. */
 function hashRow({ collection, document, id }: Key, cells: readonly Cell[]): bigint {
-  return hashText(JSON.stringify([collection, document, id, ...cells]))
+  return mix(JSON.stringify([collection, document, id, cells]))
+}
+
+/** 64 bits of a text, in a third of the time that md5 takes: rows are read back by JavaScript, so that SQLite need not know the hash. */
+function mix(text: string): bigint {
+  let [a, b] = [0x9e3779b9, 0x85ebca6b]
+  for (let i = 0; i < text.length; i++) {
+    const unit = text.charCodeAt(i)
+    a = Math.imul(a ^ unit, 0x9e3779b1)
+    b = Math.imul(b ^ unit, 0x5f356495)
+    // Neither lane forgets: what is high in one reaches what is low in the other.
+    a ^= b >>> 15
+  }
+  a = Math.imul(a ^ (a >>> 16), 0x85ebca6b) ^ Math.imul(b ^ (b >>> 13), 0xc2b2ae35)
+  b = Math.imul(b ^ (b >>> 16), 0x85ebca6b) ^ Math.imul(a ^ (a >>> 13), 0xc2b2ae35)
+  return (BigInt(a >>> 0) << 32n) | BigInt(b >>> 0)
 }

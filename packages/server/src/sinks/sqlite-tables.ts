@@ -11,6 +11,8 @@ export type Cell = string | number | null
 
 /** Writes to and reads from one table. */
 export interface TableWriter {
+  /** At the beginning of every transaction. */
+  begin(): void
   /** Where the stored stamp is not above `version`, or by force. */
   put(key: Key, value: RecordValue, version: number, force: boolean): void
   remove(key: Key, version: number, force: boolean): void
@@ -103,6 +105,13 @@ function createTableWriter(db: Database.Database, name: string, collection: Coll
     `INSERT INTO ${table} (${columns.join(', ')}) SELECT ${columns.map(() => '?').join(', ')} WHERE ? OR NOT EXISTS (SELECT 1 FROM ${tombstone} AND ${STAMP} > ?)
      ON CONFLICT (document, id) DO UPDATE SET ${updates.join(', ')} WHERE ? OR ${STAMP} <= excluded.${STAMP}`,
   )
+  // Most targets have no tombstone at all: nothing is looked up in the table of them, nor taken out of it.
+  const putAlone = db.prepare(
+    `INSERT INTO ${table} (${columns.join(', ')}) VALUES (${columns.map(() => '?').join(', ')})
+     ON CONFLICT (document, id) DO UPDATE SET ${updates.join(', ')} WHERE ? OR ${STAMP} <= excluded.${STAMP}`,
+  )
+  const buried = db.prepare('SELECT 1 FROM rejoin_tombstones WHERE collection = ? LIMIT 1').pluck()
+  let hasTombstones = true
   const revive = db.prepare(`DELETE FROM ${tombstone} AND (? OR ${STAMP} <= ?)`)
   const remove = db.prepare(`DELETE FROM ${table} WHERE document = ? AND id = ? AND (? OR ${STAMP} <= ?)`)
   const bury = db.prepare(
@@ -113,8 +122,15 @@ function createTableWriter(db: Database.Database, name: string, collection: Coll
   const first = db.prepare(`SELECT document, id FROM ${table} ORDER BY document, id LIMIT ?`)
   const next = db.prepare(`SELECT document, id FROM ${table} WHERE (document, id) > (?, ?) ORDER BY document, id LIMIT ?`)
   return {
+    begin: () => {
+      hasTombstones = buried.get(name) !== undefined
+    },
     put: ({ document, id }, value, version, force) => {
       const forced = Number(force)
+      if (!hasTombstones) {
+        putAlone.run(document, id, ...cellsOf(collection, value), version, forced)
+        return
+      }
       put.run(document, id, ...cellsOf(collection, value), version, forced, name, document, id, version, forced)
       revive.run(name, document, id, forced, version)
     },
@@ -122,6 +138,7 @@ function createTableWriter(db: Database.Database, name: string, collection: Coll
       // Also for a key that was never here: what is older than this deletion must not bring it.
       remove.run(document, id, Number(force), version)
       bury.run(name, document, id, version, document, id, Number(force))
+      hasTombstones = true
     },
     lift: ({ document, id }, version, force) => {
       remove.run(document, id, Number(force), version)
@@ -140,7 +157,9 @@ function columnsOf(collection: CollectionSchema): readonly { readonly name: stri
 
 /** A row's fields as SQLite stores them, in the order of the fields. */
 export function cellsOf({ fields }: CollectionSchema, value: RecordValue): readonly Cell[] {
-  return Object.entries(fields).map(([field, { kind }]) => cellOf(kind, Object.hasOwn(value, field) ? value[field] : null))
+  const cells: Cell[] = []
+  for (const field in fields) cells.push(cellOf(fields[field]?.kind ?? 'string', Object.hasOwn(value, field) ? value[field] : null))
+  return cells
 }
 
 /** A value of another kind can only come of a schema that is being replaced, and is written again. */

@@ -44,6 +44,7 @@ export function createWrite(
     const { rows, from, to, force = false, whole = false } = commit
     const checked = cursor.check(from)
     if (checked.type !== 'committed') return checked
+    for (const table of tables.values()) table.begin()
     if (whole) db.exec('SAVEPOINT whole')
     const parked: Parked[] = []
     const tried: SinkRow[] = []
