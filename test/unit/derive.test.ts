@@ -134,6 +134,27 @@ describe('a cut, strategy state', () => {
     expect(chosen(3, 15), 'one version, though it is more').toEqual([4, 20])
     expect(chosen(5, 15)).toEqual([5, 0])
   })
+
+  it('comes to an end whatever the limits, one after another to the head', () => {
+    const limits = fc.record({ items: fc.integer({ min: 1, max: 4 }), bytes: fc.constantFrom(1, 40, 1_000) })
+    fc.assert(
+      fc.property(histories, anyProjections, limits, (entries, projections, limit) => {
+        const view = viewOf(entries)
+        const transform = compileTransform(CLINIC, projections)
+        let after = 0
+        for (let cuts = 0; after < entries.length; cuts++) {
+          expect(cuts).toBeLessThan(50)
+          const { to, sources } = chooseCut(view, transform, after, limit)
+          expect(to).toBeGreaterThan(after)
+          expect(sources).toEqual(transform.affected(view, view.dirty(after, to), to))
+          const isLeast = to === view.cut(after, { items: 1, bytes: limit.bytes })
+          if (sources.length > limit.items) expect(isLeast, 'more than the limit only where it cannot be less').toBe(true)
+          after = to
+        }
+      }),
+      { numRuns: 150 },
+    )
+  })
 })
 
 describe('a stretch, strategy actions', () => {
