@@ -45,11 +45,19 @@ export async function natsWipe(url: string, ...streams: readonly string[]): Prom
   })
 }
 
+/** Removes what a stream holds on a subject. */
+export async function natsPurge(url: string, stream: string, subject: string): Promise<void> {
+  await withNats(url, async ({ manager }) => {
+    await manager.streams.purge(stream, { filter: subject }).catch(() => undefined)
+  })
+}
+
 /** Of the server. */
 export async function natsVersion(url: string): Promise<string> {
   const connection = await connect({ servers: url, reconnect: false })
+  const version = connection.info?.version ?? ''
   await connection.close()
-  return connection.info?.version ?? ''
+  return version
 }
 
 type Both = { readonly manager: Awaited<ReturnType<typeof jetstreamManager>>; readonly client: ReturnType<typeof jetstream> }

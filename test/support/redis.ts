@@ -1,11 +1,15 @@
 /**
  * Looking into a Redis from a test, without the sink's code.
  */
-import { createClient } from '@redis/client'
+import { createRequire } from 'node:module'
+import type * as Redis from '@redis/client'
 import type { JsonValue, RecordValue, Schema } from '@rejoin/shared'
 import type { Key } from '#server/sinks/sink.js'
 import { compareKeys } from '#server/view/view.js'
 import { petKey } from './deliveries.ts'
+
+/** By `require`: what runs TypeScript outside of the tests (`npm run conformance`) cannot import this package before it was required. */
+const { createClient } = createRequire(import.meta.url)('@redis/client') as typeof Redis
 
 /** Runs commands on one database, each with its answer in the second revision of the protocol. */
 export async function redisCommands<T = unknown>(url: string, ...commands: readonly (readonly string[])[]): Promise<T[]> {

@@ -3,6 +3,14 @@
  */
 import { SyncError } from '@rejoin/shared'
 
+/** What to say when the client of an optional peer cannot be loaded: it is not there, or it is broken. `call` such as 'redis()'. */
+export function missingPeer(error: unknown, call: string, ...packages: readonly string[]): SyncError {
+  const isAbsent = error instanceof Error && 'code' in error && error.code === 'ERR_MODULE_NOT_FOUND'
+  const names = packages.join(' ')
+  const why = isAbsent ? `${call} needs ${names}: npm install ${names}` : `${call} cannot load ${names}: ${String(error)}`
+  return new SyncError('bad_option', why, { cause: error })
+}
+
 /** What an adapter holds in place of a connection. */
 export interface Connection<Link> {
   open(): Promise<Link>

@@ -4,6 +4,7 @@
 import type { JetStreamClient, JetStreamManager, StoredMsg, StreamConfig } from '@nats-io/jetstream'
 import type { MsgHdrs, NatsConnection, NodeConnectionOptions } from '@nats-io/transport-node'
 import { SyncError } from '@rejoin/shared'
+import { missingPeer } from './connection.ts'
 
 /** How to reach the servers. */
 export interface NatsServers {
@@ -98,8 +99,8 @@ export async function connectNats({ servers, user, pass, token, creds }: NatsSer
 async function loadClient() {
   try {
     return { transport: await import('@nats-io/transport-node'), jetstream: await import('@nats-io/jetstream') }
-  } catch (cause) {
-    throw new SyncError('bad_option', 'nats() needs two packages: npm install @nats-io/transport-node @nats-io/jetstream', { cause })
+  } catch (error) {
+    throw missingPeer(error, 'nats()', '@nats-io/transport-node', '@nats-io/jetstream')
   }
 }
 

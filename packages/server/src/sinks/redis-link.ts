@@ -4,6 +4,7 @@
 import { createHash } from 'node:crypto'
 import type { Clock } from '@rejoin/shared'
 import { SyncError, canonicalJson } from '@rejoin/shared'
+import { missingPeer } from './connection.ts'
 import { BEGIN, CHECK, MOVED } from './redis-scripts.ts'
 import type { Key, SinkContext, SinkPlace } from './sink.ts'
 
@@ -64,8 +65,8 @@ export async function connectRedis(url: string, timeout: number, clock: Clock): 
 async function loadClient() {
   try {
     return await import('@redis/client')
-  } catch (cause) {
-    throw new SyncError('bad_option', 'redis() needs the package @redis/client: npm install @redis/client', { cause })
+  } catch (error) {
+    throw missingPeer(error, 'redis()', '@redis/client')
   }
 }
 
