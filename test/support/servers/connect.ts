@@ -74,6 +74,7 @@ function worker(folder: string, port: number, brokers: string): Record<string, s
     // Topics that appear later are seen soon, and read from their beginning.
     'consumer.metadata.max.age.ms': '1000',
     'consumer.auto.offset.reset': 'earliest',
+    'consumer.isolation.level': 'read_committed',
   }
 }
 
