@@ -2,11 +2,12 @@
  * A destination's rows against T (step 8 of the path): digests first, bucket by bucket, then the keys of the buckets that differ. The relay goes on meanwhile: the survey names the version
  * that the digest has to be of, and a row that was written since is held against T as of its own stamp.
  */
-import type { SourceAt, SourceRows } from '../projection/transform.ts'
 import { BUCKETS, bucketOf } from '../sinks/digest.ts'
-import type { FoundRow, Key, Parked, Sink, SinkProof, Survey } from '../sinks/sink.ts'
+import type { Key, Parked, Sink, SinkProof } from '../sinks/sink.ts'
 import { keyText } from '../view/view.ts'
 import type { Pace } from './pace.ts'
+import type { Standing } from './proof-keys.ts'
+import { bucketsAtOnce, compareRows, compareSome, recompute } from './proof-keys.ts'
 import type { Difference, ProofName, ProverParts, Verdict } from './proof.ts'
 
 export interface RowsProof {
@@ -22,21 +23,12 @@ export interface RowsProof {
   readonly reasons: readonly string[]
 }
 
-/** A key that is not as T gives it. `text` is its `keyText`. */
-export interface WrongKey {
-  readonly key: Key
-  readonly text: string
-  readonly what: Difference['what']
-}
-
-/** Records of one slice. */
-const PAGE = 250
 /** Surveys, when keys change as fast as they are looked at. */
 const ROUNDS = 6
 /** Of differing keys, how many are looked for before the rest is counted by buckets only. */
 const WANTED = 100
-/** Rows that are remembered while the keys of differing buckets are compared. */
-const REMEMBERED = 100_000
+/** Keys that are handed on to be repaired between two commits. */
+const WRITTEN = 5_000
 
 /** Both proofs that need the destination. */
 export async function proveRows(parts: ProverParts, asked: ReadonlySet<ProofName>, pace: Pace): Promise<RowsProof> {
@@ -61,18 +53,27 @@ export async function proveRows(parts: ProverParts, asked: ReadonlySet<ProofName
   })
 }
 
-/** Keys to repair, at most about `limit`, strangers among them only where the sink's options say that they go. */
-export async function findDifferences(parts: ProverParts, pace: Pace, limit: number): Promise<readonly WrongKey[]> {
+/** Hands every key that is to be repaired to `write`, some thousands at a time; strangers only where the sink's options say that they go. Returns how many they were. */
+export async function eachDifference(parts: ProverParts, pace: Pace, write: (keys: readonly Key[]) => Promise<void>): Promise<number> {
   return withProof(parts, async (proof) => {
-    if (typeof proof === 'string') return []
+    if (typeof proof === 'string') return 0
     const standing = await look(parts, proof, pace)
-    if (typeof standing === 'string') return []
+    if (typeof standing === 'string') return 0
     // Against T itself: what was kept may be what is wrong.
     const expected = await recompute(parts, proof, standing.version, undefined, pace)
     const buckets = differing(expected.buckets, standing.survey.buckets)
-    const { wrong, open } = await compareRows(parts, proof, standing, { buckets, limit, pace })
-    // Writing what was right already does no harm.
-    return [...wrong, ...open].filter(({ what }) => what !== 'stranger' || parts.forward.strangers === 'delete')
+    const step = bucketsAtOnce(Math.max(standing.survey.rows, expected.count))
+    let found = 0
+    for (let at = 0; at < buckets.length; at += step) {
+      const { wrong, open } = await compareSome(parts, proof, standing, { buckets: buckets.slice(at, at + step), pace })
+      // Writing what was right already does no harm.
+      const keys = [...wrong, ...open]
+        .filter(({ what }) => what !== 'stranger' || parts.forward.strangers === 'delete')
+        .map(({ key }) => key)
+      for (let i = 0; i < keys.length; i += WRITTEN) await write(keys.slice(i, i + WRITTEN))
+      found += keys.length
+    }
+    return found
   })
 }
 
@@ -108,16 +109,6 @@ interface Doubts {
 }
 
 const NONE: ReadonlySet<string> = new Set()
-
-/** The destination at one moment, and what was kept of T as of its version. */
-interface Standing {
-  readonly survey: Survey
-  readonly version: number
-  readonly kept: BigUint64Array | undefined
-  readonly parked: readonly Parked[]
-  /** Keys that are wrong if they are not right by now. */
-  readonly sure: ReadonlySet<string>
-}
 
 /** Reads the destination; why there is nothing to compare it with otherwise. */
 async function look({ view, forward, forwarder }: ProverParts, proof: SinkProof, pace: Pace): Promise<Standing | string> {
@@ -197,166 +188,4 @@ function differing(a: BigUint64Array, b: BigUint64Array): readonly number[] {
 /** A record for which select fails has its rows, of whatever parts, in any bucket; one without parts in its own. */
 function mayBeIn({ transform }: ProverParts, key: Key, bucket: number): boolean {
   return transform.sources.get(key.collection)?.parts === true || bucketOf(key) === bucket
-}
-
-interface Recomputed {
-  readonly buckets: BigUint64Array
-  /** Of the wanted buckets: keyText → key and hash. */
-  readonly rows: Map<string, { readonly key: Key; readonly hash: bigint }>
-  readonly failed: readonly Parked[]
-}
-
-/** Everything that T gives as of a version: its digest, and the rows of some buckets. */
-async function recompute(
-  { view, transform }: ProverParts,
-  proof: SinkProof,
-  version: number,
-  wanted: ReadonlySet<number> | undefined,
-  pace: Pace,
-): Promise<Recomputed> {
-  const buckets = new BigUint64Array(BUCKETS)
-  const rows: Recomputed['rows'] = new Map()
-  const failed: Parked[] = []
-  for (let from: Key | undefined; ;) {
-    const keys = view.keys(version, PAGE, from)
-    from = keys.at(-1)
-    if (from === undefined) return { buckets, rows, failed }
-    const asked = keys.filter((source) => isWanted(transform, source, wanted)).map((source) => ({ source, version }))
-    for (const made of asked.length === 0 ? [] : await transform.rows(view, asked)) {
-      for (const { key, value } of made.rows) {
-        const bucket = bucketOf(key)
-        if (wanted !== undefined && !wanted.has(bucket)) continue
-        const hash = proof.hash(key, value)
-        buckets[bucket] = (buckets[bucket] ?? 0n) + hash
-        if (wanted !== undefined) rows.set(keyText(key), { key, hash })
-      }
-      for (const { key, reason } of made.poison) failed.push({ key, reason })
-    }
-    await pace.breathe()
-  }
-}
-
-/** Whether a record may have a row in these buckets. */
-function isWanted({ sources }: ProverParts['transform'], source: Key, wanted: ReadonlySet<number> | undefined): boolean {
-  for (const [target, { collection, parts }] of sources) {
-    if (collection !== source.collection) continue
-    if (wanted === undefined || parts || wanted.has(bucketOf({ ...source, collection: target }))) return true
-  }
-  return false
-}
-
-interface Compared {
-  readonly wrong: readonly WrongKey[]
-  /** Keys that cannot be judged now. */
-  readonly open: readonly WrongKey[]
-  /** Buckets that differ, though each of their keys is as it should be. */
-  readonly unexplained: readonly number[]
-  /** Buckets that were not looked at. */
-  readonly unread: number
-}
-
-interface Search {
-  readonly buckets: readonly number[]
-  readonly limit: number
-  readonly pace: Pace
-  readonly expected?: BigUint64Array
-}
-
-/** The keys of differing buckets, some buckets at a time. */
-async function compareRows(parts: ProverParts, proof: SinkProof, standing: Standing, search: Search): Promise<Compared> {
-  const { buckets, limit } = search
-  const perBucket = Math.max(1, standing.survey.rows / BUCKETS)
-  const step = Math.max(1, Math.floor(REMEMBERED / perBucket))
-  const wrong: WrongKey[] = []
-  const unexplained: number[] = []
-  const open: WrongKey[] = []
-  let at = 0
-  for (; at < buckets.length && wrong.length < limit; at += step) {
-    const found = await compareSome(parts, proof, standing, { ...search, buckets: buckets.slice(at, at + step) })
-    wrong.push(...found.wrong)
-    unexplained.push(...found.unexplained)
-    open.push(...found.open)
-  }
-  return { wrong, open, unexplained, unread: Math.max(0, buckets.length - at) }
-}
-
-async function compareSome(
-  parts: ProverParts,
-  proof: SinkProof,
-  standing: Standing,
-  { buckets, pace, expected }: Search,
-): Promise<Compared> {
-  const { version } = standing
-  const right = await recompute(parts, proof, version, new Set(buckets), pace)
-  const taken = takenOut(parts, [...standing.parked, ...right.failed])
-  const wrong: WrongKey[] = []
-  const doubtful: WrongKey[] = []
-  const explained = new Set<number>()
-  const later: FoundRow[] = []
-  for await (const page of proof.rows(buckets, () => pace.breathe())) {
-    for (const row of page) {
-      const text = keyText(row.key)
-      const wanted = right.rows.get(text)
-      right.rows.delete(text)
-      if (wanted?.hash === row.hash) continue
-      const one = { key: row.key, text, what: wanted !== undefined ? 'differs' : row.stamp === 0 ? 'stranger' : 'surplus' } as const
-      if (taken(row.key)) explained.add(bucketOf(row.key))
-      else if (row.stamp > version) later.push(row)
-      else wrong.push(one)
-    }
-  }
-  for (const [text, { key }] of right.rows) {
-    if (taken(key)) explained.add(bucketOf(key))
-    else doubtful.push({ key, text, what: 'missing' })
-  }
-  for (const row of await unlike(parts, proof, later)) doubtful.push({ key: row.key, text: keyText(row.key), what: 'differs' })
-  const settled = settle(parts, standing, doubtful)
-  wrong.push(...settled.wrong)
-  const hit = new Set([...wrong, ...settled.open].map(({ key }) => bucketOf(key)))
-  const keptWrong = expected === undefined ? [] : buckets.filter((bucket) => expected[bucket] !== right.buckets[bucket])
-  const unexplained = buckets.filter((bucket) => !hit.has(bucket) && (!explained.has(bucket) || keptWrong.includes(bucket)))
-  return { wrong, open: settled.open, unexplained, unread: 0 }
-}
-
-/** Whether a key is parked, or is of a record for which select fails. */
-function takenOut({ transform }: ProverParts, parked: readonly Parked[]): (key: Key) => boolean {
-  const texts = new Set(parked.map(({ key }) => keyText(key)))
-  return (key) => {
-    if (texts.has(keyText(key))) return true
-    const source = transform.sourceOf(key)
-    return source !== undefined && texts.has(keyText({ ...source, collection: key.collection }))
-  }
-}
-
-/** Rows that were written after the survey and are not what T gave then. */
-async function unlike({ view, transform }: ProverParts, proof: SinkProof, rows: readonly FoundRow[]): Promise<readonly FoundRow[]> {
-  const head = view.head() ?? 0
-  const asked = rows.flatMap((row): (SourceAt & { readonly row: FoundRow })[] => {
-    const source = row.stamp > head ? undefined : transform.sourceOf(row.key)
-    return source === undefined ? [] : [{ source, version: row.stamp, row }]
-  })
-  const made: readonly SourceRows[] = await transform.rows(view, asked)
-  const like = new Set<FoundRow>()
-  for (const [i, { row }] of asked.entries()) {
-    const value = made[i]?.rows.find(({ key }) => keyText(key) === keyText(row.key))?.value
-    if (value !== undefined && proof.hash(row.key, value) === row.hash) like.add(row)
-  }
-  return rows.filter((row) => !like.has(row))
-}
-
-/** What did not change since the survey is wrong; of the rest nothing is known. */
-function settle(
-  { view, transform }: ProverParts,
-  { version, sure }: Standing,
-  doubtful: readonly WrongKey[],
-): { wrong: readonly WrongKey[]; open: readonly WrongKey[] } {
-  const head = view.head() ?? version
-  if (doubtful.length === 0 || head === version) return { wrong: doubtful, open: [] }
-  const changed = new Set(transform.affected(view, view.dirty(version, head), head).map(keyText))
-  const isOpen = ({ key, text }: WrongKey): boolean => {
-    if (sure.has(text)) return false
-    const source = transform.sourceOf(key)
-    return source !== undefined && changed.has(keyText(source))
-  }
-  return { wrong: doubtful.filter((one) => !isOpen(one)), open: doubtful.filter(isOpen) }
 }

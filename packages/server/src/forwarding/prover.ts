@@ -6,7 +6,7 @@ import { SyncError } from '@rejoin/shared'
 import type { Pace } from './pace.ts'
 import { createPace } from './pace.ts'
 import type { RowsProof } from './proof-rows.ts'
-import { findDifferences, proveRows } from './proof-rows.ts'
+import { eachDifference, proveRows } from './proof-rows.ts'
 import type { ViewProof } from './proof-view.ts'
 import { proveView } from './proof-view.ts'
 import type { ProofName, ProofOptions, ProofResult, Prover, ProverParts, RepairResult, Verdict } from './proof.ts'
@@ -14,9 +14,8 @@ import { PROOFS } from './proof.ts'
 
 /** Of the differences that are found, how many are told. */
 const TOLD = 100
-/** Rounds of finding and writing in one repair, of at most `KEYS` each. */
-const ROUNDS = 1_000
-const KEYS = 2_000
+/** Rounds of finding and writing in one repair: what changes meanwhile may need another. */
+const ROUNDS = 5
 /** Of the worker's time, when nobody waits for the proof. */
 const QUIET_SHARE = 0.1
 /** Documents whose records are compared in one round that nobody waits for. */
@@ -154,19 +153,14 @@ async function proveSome(parts: ProverParts, pace: Pace, sample: number | undefi
   }
 }
 
-/** Finds and writes, a few thousand keys at a time, until nothing is found any more. Returns how many keys were written. */
+/** Finds and writes until nothing is found any more, or writing does not help. Returns how many keys were written. */
 async function repair(parts: ProverParts, pace: Pace): Promise<number> {
-  const written = new Set<string>()
+  let [written, before] = [0, Infinity]
   for (let round = 0; round < ROUNDS; round++) {
-    const keys = await findDifferences(parts, pace, KEYS)
-    // What was written and still differs is not to be had by writing.
-    const fresh = keys.filter(({ text }) => !written.has(text))
-    if (fresh.length === 0) break
-    await parts.forwarder.write(
-      fresh.map(({ key }) => key),
-      { force: true },
-    )
-    for (const { text } of fresh) written.add(text)
+    const found = await eachDifference(parts, pace, (keys) => parts.forwarder.write(keys, { force: true }))
+    if (found === 0 || found >= before) break
+    written += found
+    before = found
   }
-  return written.size
+  return written
 }
