@@ -51,8 +51,10 @@ export interface Link {
   remove(topics: readonly string[]): Promise<void>
   /** Takes the fence of this id. */
   writer(transactionalId: string): Promise<Writer>
-  /** Every message of committed transactions, in order per partition, up to what is there now. */
-  read(topic: string, each: (message: Stored) => void): Promise<void>
+  /** Every message of committed transactions, in order per partition, up to what is there now, from an offset on. */
+  read(topic: string, each: (message: Stored) => void, from?: bigint): Promise<void>
+  /** Where the first partition of a topic ends, and up to where all transactions are decided. */
+  ends(topic: string): Promise<{ readonly end: bigint; readonly decided: bigint }>
   close(): Promise<void>
 }
 
@@ -120,7 +122,13 @@ export async function connect(address: KafkaAddress, clientId: string): Promise<
     },
     writer: (transactionalId) =>
       masked(openWriter(kafka, { ...base, timeout: address.timeout, transactionalId, idempotent: true, acks: -1 }, masked)),
-    read: (topic, each) => masked(readAll(consumer, topic, each)),
+    read: (topic, each, from = 0n) => masked(readAll(consumer, topic, each, from)),
+    ends: async (topic) => {
+      const at = async (isolationLevel: number): Promise<bigint> =>
+        (await masked(consumer.listOffsets({ topics: [topic], timestamp: -1n, isolationLevel }))).get(topic)?.[0] ?? 0n
+      const [decided, end] = [await at(1), await at(0)]
+      return { end, decided }
+    },
     close: async () => {
       await Promise.allSettled([admin.close(), ended(consumer)])
     },
@@ -188,7 +196,7 @@ const CONTROL = 0x20
 /** Type of a control record that ends a transaction for good. */
 const COMMIT = 1
 
-async function readAll(consumer: Kafka.Consumer, topic: string, each: (message: Stored) => void): Promise<void> {
+async function readAll(consumer: Kafka.Consumer, topic: string, each: (message: Stored) => void, from: bigint): Promise<void> {
   const metadata = await consumer.metadata({ topics: [topic], forceUpdate: true, autocreateTopics: false })
   const found = metadata.topics.get(topic)
   if (found === undefined) return
@@ -197,7 +205,8 @@ async function readAll(consumer: Kafka.Consumer, topic: string, each: (message: 
   const starts = await consumer.listOffsets({ topics: [topic], timestamp: -2n, isolationLevel: 0 })
   for (let partition = 0; partition < found.partitionsCount; partition++) {
     const end = ends.get(topic)?.[partition] ?? 0n
-    let offset = starts.get(topic)?.[partition] ?? 0n
+    const start = starts.get(topic)?.[partition] ?? 0n
+    let offset = start > from ? start : from
     /** What was sent in transactions that are not decided yet, by producer. */
     const open = new Map<bigint, Stored[]>()
     for (let empty = 0; offset < end;) {

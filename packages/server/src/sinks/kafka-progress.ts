@@ -28,20 +28,24 @@ export interface Notebook {
 /** Configs of the topic: small segments, so that little has to be read to find the last record. */
 export const PROGRESS_CONFIGS = { 'cleanup.policy': 'compact', 'segment.bytes': '16777216', 'min.cleanable.dirty.ratio': '0.1' } as const
 
-export async function readNotebook(link: Link, topic: string, sink: string): Promise<Notebook> {
+export async function readNotebook(link: Link, topic: string, sink: string, from = 0n): Promise<Notebook> {
   let progress: Progress | undefined
   const parked = new Map<string, Parked>()
-  await link.read(topic, ({ key, value }) => {
-    const [name, collection, document, id] = partsOf(key.toString('utf8'))
-    if (name !== sink) return
-    const said = value === null ? undefined : (JSON.parse(value.toString('utf8')) as Readonly<Record<string, JsonValue>>)
-    if (collection === undefined) progress = said === undefined ? undefined : progressOf(said)
-    else if (document !== undefined && id !== undefined) {
-      const found: Key = { collection, document: document as Key['document'], id }
-      if (said === undefined) parked.delete(keyText(found))
-      else parked.set(keyText(found), { key: found, reason: said['reason'] as string })
-    }
-  })
+  await link.read(
+    topic,
+    ({ key, value }) => {
+      const [name, collection, document, id] = partsOf(key.toString('utf8'))
+      if (name !== sink) return
+      const said = value === null ? undefined : (JSON.parse(value.toString('utf8')) as Readonly<Record<string, JsonValue>>)
+      if (collection === undefined) progress = said === undefined ? undefined : progressOf(said)
+      else if (document !== undefined && id !== undefined) {
+        const found: Key = { collection, document: document as Key['document'], id }
+        if (said === undefined) parked.delete(keyText(found))
+        else parked.set(keyText(found), { key: found, reason: said['reason'] as string })
+      }
+    },
+    from,
+  )
   return { progress, parked: [...parked.values()] }
 }
 

@@ -9,6 +9,8 @@ import { messagesOf, sizeOf } from './kafka-messages.ts'
 import type { Progress } from './kafka-progress.ts'
 import { PROGRESS_CONFIGS, parkedMessage, progressMessage, readNotebook } from './kafka-progress.ts'
 import { createProof, readKeys } from './kafka-read.ts'
+import type { Settings } from './kafka-settings.ts'
+import { parse, topicsOf } from './kafka-settings.ts'
 import type { Key, OpenSink, Parked, Sink, SinkCommit, SinkContext, SinkOutcome, SinkPlace, SinkSpec, SinkTraits } from './sink.ts'
 import { compareKeys, keyText } from './sink.ts'
 import type { ForwardOptions } from './spec.ts'
@@ -46,15 +48,6 @@ export function kafka(options: KafkaOptions): SinkSpec {
 /** Opens the sink, in the worker. It connects when it begins. */
 export const openSink: OpenSink = async (options, context) => createSink(parse(options), context)
 
-interface Settings {
-  readonly address: KafkaAddress
-  readonly pattern: string
-  readonly progressTopic: string
-  readonly partitions: number
-  readonly type: Envelope['type']
-  readonly schemas: boolean
-}
-
 /** While it is ours. */
 interface Open {
   readonly link: Link
@@ -66,6 +59,8 @@ interface Open {
   readonly limits: ReadonlyMap<string, number>
   /** Of a refresh: what lay there when it began. */
   keys: readonly Key[] | undefined
+  /** Up to here the progress topic was looked at: there is no other's fence. */
+  seen: bigint
   /** The producer was given up; what the next commit is told. */
   ended: 'fenced' | 'lost' | 'failed' | undefined
 }
@@ -122,6 +117,7 @@ function createSink(settings: Settings, context: SinkContext): Sink {
       if (!isSame(current.progress.place, commit.from)) return { type: 'lost' }
       const there = await current.link.topics(all)
       if (all.some((topic) => there.get(topic)?.id !== current.topics.get(topic)?.id)) return { type: 'lost' }
+      if (commit.rows.length === 0 && isSame(commit.from, commit.to)) return check(current, progressTopic, name)
       try {
         return await write(current, commit, { name, envelope, topics, progressTopic })
       } catch (error) {
@@ -218,6 +214,7 @@ async function begin(link: Link, settings: Settings, { context, topics, progress
       parked: new Map(parked.map((each) => [keyText(each.key), each])),
       ...found,
       keys: undefined,
+      seen: 0n,
       ended: undefined,
     }
   } catch (error) {
@@ -262,6 +259,18 @@ async function plan(
     .filter(({ topic }) => !there.has(topic))
     .map(({ topic }) => `create the topic ${topic}, partitions: ${partitions}${state ? ', compacted' : ''}`)
   return there.has(progressTopic) ? missing : [`create the topic ${progressTopic}, partitions: 1, compacted`, ...missing]
+}
+
+/** Whether it is still ours, without writing. */
+async function check(open: Open, progressTopic: string, name: string): Promise<SinkOutcome> {
+  const { end, decided } = await open.link.ends(progressTopic)
+  if (end !== open.seen) {
+    const { progress } = await readNotebook(open.link, progressTopic, name, open.seen)
+    if (progress !== undefined && progress.fence > open.progress.fence) return { type: 'fenced' }
+    // A transaction that began before and ends behind would be missed from there on.
+    if (decided === end) open.seen = end
+  }
+  return { type: 'committed', parked: [] }
 }
 
 interface Writing {
@@ -317,74 +326,4 @@ function isSame(a: SinkPlace | undefined, b: SinkPlace | undefined): boolean {
       ? ''
       : canonicalJson({ ...place, mark: place.mark ?? null, refreshed: place.refreshed === undefined ? 'whole' : place.refreshed })
   return text(a) === text(b)
-}
-
-function topicsOf({ pattern, type, schemas }: Settings, { name: sink, collections, untyped }: SinkContext): readonly Topic[] {
-  const names = Object.keys(collections)
-  if (names.length > 1 && !pattern.includes('{collection}'))
-    throw new SyncError(
-      'bad_option',
-      `sink ${sink}: topic is '${pattern}' and there are ${names.length} targets, ${names.join(', ')}; write topic: '${pattern}.{collection}', or give it one projection`,
-    )
-  const [bare] = untyped
-  if (type === 'debezium' && schemas && bare !== undefined)
-    throw new SyncError(
-      'bad_option',
-      `sink ${sink}: schemas need types, and ${bare} declares none; give its projection \`fields\`, or write schemas: false`,
-    )
-  return names.map((name) => ({
-    name,
-    topic: pattern.replaceAll('{collection}', name),
-    fields: untyped.includes(name) ? undefined : collections[name]?.fields,
-  }))
-}
-
-const MAX_PARTITIONS = 10_000
-const MIN_TIMEOUT = 60
-const MECHANISMS = ['PLAIN', 'SCRAM-SHA-256', 'SCRAM-SHA-512'] as const
-
-function parse(options: Readonly<Record<string, unknown>>): Settings {
-  const {
-    topic = '{collection}',
-    envelope = 'plain',
-    schemas = true,
-    partitions = 1,
-    progressTopic = 'rejoin-progress',
-    timeout = MIN_TIMEOUT,
-  } = options
-  if (envelope !== 'plain' && envelope !== 'debezium') refuse("envelope is 'plain' or 'debezium'")
-  if (typeof schemas !== 'boolean') refuse('schemas is true or false')
-  if (!isTopic(topic)) refuse("topic is a name of letters, digits, '.', '_' and '-', such as 'clinic.{collection}'")
-  if (!isTopic(progressTopic) || progressTopic.includes('{')) refuse('progressTopic is the name of a topic')
-  if (typeof partitions !== 'number' || !Number.isInteger(partitions) || partitions < 1 || partitions > MAX_PARTITIONS)
-    refuse(`partitions is a whole number from 1 to ${MAX_PARTITIONS}`)
-  if (typeof timeout !== 'number' || !(timeout >= MIN_TIMEOUT && timeout <= 900))
-    refuse(`timeout is a number of seconds from ${MIN_TIMEOUT} to 900, the most that brokers let a transaction take`)
-  return { address: addressOf(options, timeout), pattern: topic, progressTopic, partitions, type: envelope, schemas }
-}
-
-function addressOf({ brokers, tls = false, sasl }: Readonly<Record<string, unknown>>, timeout: number): KafkaAddress {
-  const list: unknown = typeof brokers === 'string' ? brokers.split(',').map((each) => each.trim()) : brokers
-  const isList = (value: unknown): value is readonly string[] =>
-    Array.isArray(value) && value.length > 0 && value.every((each) => typeof each === 'string' && /^[^\s:/@]+:\d+$/u.test(each))
-  if (!isList(list)) refuse("brokers is a list of 'host:port'")
-  if (typeof tls !== 'boolean') refuse('tls is true or false')
-  return { brokers: list, tls, sasl: saslOf(sasl), timeout: timeout * 1000 }
-}
-
-function saslOf(sasl: unknown): KafkaAddress['sasl'] {
-  if (sasl === undefined) return undefined
-  const { mechanism, username, password } = (typeof sasl === 'object' && sasl !== null ? sasl : {}) as Readonly<Record<string, unknown>>
-  const known = MECHANISMS.find((each) => each === mechanism)
-  if (known === undefined || typeof username !== 'string' || typeof password !== 'string')
-    refuse(`sasl is { mechanism, username, password }, mechanism ${MECHANISMS.join(', ')}`)
-  return { mechanism: known, username, password }
-}
-
-function isTopic(value: unknown): value is string {
-  return typeof value === 'string' && /^[\w.-]{1,249}$/u.test(value.replaceAll('{collection}', 'c'))
-}
-
-function refuse(problem: string): never {
-  throw new SyncError('bad_option', `kafka(): ${problem}`)
 }
