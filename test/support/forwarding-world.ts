@@ -43,6 +43,8 @@ export interface WorldOptions {
   readonly forward?: Forward
   /** @default 'transactional' */
   readonly model?: ModelName
+  /** How many there are, three at most. */
+  readonly documents?: number
   /** One transaction of a device. */
   readonly edit?: (doc: Y.Doc, chance: Chance) => void
   /** Told of every commit. */
@@ -61,6 +63,7 @@ export function createForwardingWorld({
   forward = forwardOf('memory', { transactional: true, strategies: ['state'], readable: true }, {}),
   model: name = 'transactional',
   edit = editRecords,
+  documents = DOCUMENTS.length,
   refuse = () => undefined,
   makeView = createMemoryView,
   trace,
@@ -240,7 +243,7 @@ export function createForwardingWorld({
     expected: (): Truth => truthOf(oracle, oracle.length, projections),
     /** One edit by one device, which may first have heard of the others. */
     edit: async (): Promise<void> => {
-      const document = pick(chance, DOCUMENTS)
+      const document = pick(chance, DOCUMENTS.slice(0, documents))
       const replica = pick(chance, replicasOf(document))
       const truth = truths.get(document)
       if (truth !== undefined && chance() < 0.5) Y.applyUpdate(replica.doc, Y.encodeStateAsUpdate(truth))
@@ -254,7 +257,7 @@ export function createForwardingWorld({
     },
     /** Folds a document and drops old entries, as compaction does. */
     compact: async (): Promise<void> => {
-      const document = pick(chance, DOCUMENTS)
+      const document = pick(chance, DOCUMENTS.slice(0, documents))
       const head = await log.head(document)
       const truth = truths.get(document)
       if (head === undefined || truth === undefined) return

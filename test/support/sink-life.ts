@@ -40,6 +40,16 @@ function editClinic(doc: Y.Doc, chance: Chance): void {
   })
 }
 
+/** The same record there and back again: what was sent last and what is to be sent may be equal, and what came in between not. */
+function flip(doc: Y.Doc, chance: Chance): void {
+  const owners = doc.getMap<unknown>('owners')
+  const owner = owners.get('o')
+  const city = pick(chance, ['Ulm', 'Bonn'])
+  if (owner instanceof Y.Map && chance() < 0.7) owner.set('city', city)
+  else if (owner instanceof Y.Map) owners.delete('o')
+  else owners.set('o', new Y.Map([['city', city]]))
+}
+
 export interface Case {
   readonly seed: number
   readonly model: ModelName
@@ -54,13 +64,15 @@ export async function live({ seed, model: name, options }: Case, trace?: (what: 
   const forward = forwardOf(name, { ...TRAITS, transactional: name === 'transactional' }, options)
   const isState = forward.strategy === 'state'
   let picky = chance() < 0.3
+  const isSmall = chance() < 0.4
   const world = createForwardingWorld({
     chance,
     schema: CLINIC,
     projections: forward.projections,
     forward,
     model: name,
-    edit: editClinic,
+    edit: isSmall ? flip : editClinic,
+    ...(isSmall ? { documents: 1 } : {}),
     trace,
     refuse: (_, value) => (picky && value?.['name'] === 'no' ? 'it says no' : undefined),
   })

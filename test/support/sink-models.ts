@@ -165,7 +165,11 @@ function upsert(parts: ModelParts): SinkModel {
   const delivery: Delivery = {
     begin: async () => {
       fail('sink: begin')
-      const begun = { place: copy.place, isNew: copy.isNew, stamp: Math.max(0, ...[...rows.values()].map(({ stamp }) => stamp)) }
+      const begun = {
+        place: copy.place,
+        isNew: copy.isNew || (keepsCopy && copy.place === undefined),
+        stamp: Math.max(0, ...[...rows.values()].map(({ stamp }) => stamp)),
+      }
       copy = { ...copy, isNew: false }
       return begun
     },

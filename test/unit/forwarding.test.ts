@@ -12,7 +12,7 @@ import { createForwardingWorld } from '../support/forwarding-world.ts'
 import { below, seeded } from '../support/histories.ts'
 import { shownOf } from '../support/projections.ts'
 
-const SEEDS = Number(process.env['REJOIN_SEEDS'] ?? 60)
+const SEEDS = Number(process.env['REJOIN_SEEDS'] ?? 40)
 
 /** One history; rejects with what was wrong. */
 async function live(seed: number, makeView?: WorldOptions['makeView']): Promise<void> {

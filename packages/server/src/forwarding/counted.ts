@@ -132,7 +132,7 @@ export function createCounted({
 
   return {
     begin: (place, proof) => {
-      hash = proof?.hash
+      hash = proof === undefined ? undefined : (key, value) => proof.hash(key, value)
       if (hash === undefined || place?.view !== view.id) return forget()
       if (sums?.version === place.version && isSame(sums.refreshed, place.refreshed)) return
       const kept = sums?.refreshed === undefined ? (sums ?? stored()) : stored()

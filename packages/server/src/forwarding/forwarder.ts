@@ -24,6 +24,8 @@ interface Queued {
 
 /** Asked for at once, at most. */
 const MAX_JOBS = 100
+/** Rows from which on a commit is worth its while. */
+const SMALL = 256
 /** Of so many commits one is followed by a slice of counting, while changes wait. */
 const COUNT_EVERY = 4
 
@@ -33,7 +35,18 @@ type Work = { readonly type: 'step'; readonly step: Step } | { readonly type: 'j
 export function startForwarder(options: ForwarderOptions): Forwarder {
   const { view, transform, forward, notes, clock, onCommit } = options
   const pace = createThrottle(clock, forward.rate)
-  const engine = createEngine({ ...options, onRows: (rows) => pace.count(rows) })
+  const engine = createEngine({ ...options, onRows: (rows) => counted(rows) })
+  /** The last commit: its rows, and when it was made. */
+  let wrote = { rows: 0, at: Number.NEGATIVE_INFINITY }
+  const counted = (rows: number): void => {
+    pace.count(rows)
+    wrote = { rows, at: clock.now() }
+  }
+  const gather = async (): Promise<void> => {
+    const early = (options.linger ?? 0) - (clock.now() - wrote.at)
+    if (early <= 0 || wrote.rows >= SMALL || forward.consistency === 'every') return
+    await new Promise<void>((resolve) => void clock.after(early, resolve))
+  }
   const jobs: Queued[] = []
   let held = pausedIn(options)
   let last: SinkPlace | undefined
@@ -77,6 +90,7 @@ export function startForwarder(options: ForwarderOptions): Forwarder {
     if (job !== undefined) return { type: 'job', job }
     if (held !== undefined) return undefined
     if (await pace.wait()) return { type: 'again' }
+    await gather()
     const step = await engine.next(turn++, pace.limits(forward.batch))
     if (step !== undefined && turn % COUNT_EVERY !== 0) return { type: 'step', step }
     const isCounting = await engine.counted.work(engine.session?.at)
@@ -147,7 +161,7 @@ export function startForwarder(options: ForwarderOptions): Forwarder {
           try {
             const { outcome, value } = await job(engine)
             if (outcome !== 'written') reject(new SyncError('overloaded', `the destination is ${outcome}; ask again when it is back`))
-            resolve(value)
+            else resolve(value)
             return outcome === 'fenced' ? { hold: { state: 'fenced', reason: 'another forwarder has taken over' } } : outcome
           } catch (error) {
             reject(toSyncError(error))

@@ -184,7 +184,6 @@ async function sweep(parts: NextParts, at: SinkPlace, { at: from, to: end }: Swe
     rows: rows.map(({ key, value }) => ({ key, value })),
     from: at,
     to: placeAt(parts, at.version, isLast ? undefined : null),
-    force: true,
   }
   return { type: 'sweep', commit, poisoned, rest: isLast ? undefined : { at: cut.to, to: end, begun: true } }
 }

@@ -13,7 +13,7 @@ import { compareKeys, keyText } from './sink.ts'
 
 /** What an adapter without transactions implements. Any call may reject: it is then unknown what happened, and the same rows come again. */
 export interface Delivery {
-  /** Connects, prepares the destination. The copy of the cursor that it keeps, if it keeps one: it is believed. `isNew`: nothing that was ever delivered lies there any more. */
+  /** Connects, prepares the destination. The copy of the cursor that it keeps, if it keeps one: it is believed. `isNew`: nothing that was delivered lies there any more; so says a destination that keeps a copy and has none. */
   begin(): Promise<{ readonly place?: SinkPlace | undefined; readonly stamp?: number | undefined; readonly isNew?: boolean | undefined }>
   /**
    * Delivers rows in order, each key at most once in a call. Resolves when the destination has confirmed them, with those that it refuses for good. Calls overlap up to `lanes`, never with a key in common.
