@@ -11,7 +11,7 @@ import type { Case } from '../support/sink-life.ts'
 import { live } from '../support/sink-life.ts'
 import type { ModelName } from '../support/sink-models.ts'
 
-const RUNS = Number(process.env['REJOIN_RUNS'] ?? 1_200)
+const RUNS = Number(process.env['REJOIN_RUNS'] ?? 800)
 /** With 'every' a record on which select throws stops the sink for good. */
 const GOOD = PROJECTIONS.slice(0, 4)
 
