@@ -28,6 +28,8 @@ export interface ForwarderOptions {
   readonly ceiling?: (() => number | undefined) | undefined
   /** How often an idle forwarder looks whether the destination is still there and ours, in ms. @default 1_000 */
   readonly idle?: number | undefined
+  /** After a small commit the next one is gathered for so long, in ms: many sinks would share a disk with the relay's log. Not with consistency 'every'. @default 0 */
+  readonly linger?: number | undefined
   /** After each commit, and whenever the status changed otherwise. Must not throw. */
   readonly onCommit?: (() => void) | undefined
 }

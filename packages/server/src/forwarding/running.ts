@@ -18,6 +18,9 @@ import { planSink } from './plan.ts'
 import type { ProverParts } from './proof.ts'
 import { createProver } from './prover.ts'
 
+/** Far below what anybody notices, far above what a commit takes. */
+const LINGER_MS = 10
+
 /** What a sink needs to run. */
 export interface RunningParts {
   readonly name: string
@@ -71,6 +74,7 @@ export function startSink(parts: RunningParts): RunningSink {
     clock,
     random,
     ceiling: parts.ceiling,
+    linger: LINGER_MS,
     onCommit: parts.onCommit,
   })
   const openBeside = (): Promise<Sink> => openSinkOf(spec, context(false))
