@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url'
 
 const here = fileURLToPath(new URL('.', import.meta.url))
 const root = fileURLToPath(new URL('../..', import.meta.url))
-const lanes: Readonly<Record<string, string>> = { relay: './relay.ts' }
+const lanes: Readonly<Record<string, string>> = { relay: './relay.ts', forward: './forward.ts' }
 const lane = lanes[process.argv[2] ?? '']
 if (lane === undefined) {
   process.stderr.write(`usage: npm run bench -- <${Object.keys(lanes).join(' | ')}>\n`)
