@@ -20,10 +20,14 @@ export async function sql(url: string, text: string, values?: readonly unknown[]
 }
 
 /** Every row of the schema's tables, ordered by key, the way somebody who knows only the schema would read them. */
-export async function tableRows(url: string, schema: Schema): Promise<readonly { readonly key: Key; readonly value: RecordValue }[]> {
+export async function tableRows(
+  url: string,
+  schema: Schema,
+  within = 'public',
+): Promise<readonly { readonly key: Key; readonly value: RecordValue }[]> {
   const all = []
   for (const [collection, { fields }] of Object.entries(schema.collections)) {
-    const rows = await sql(url, `SELECT * FROM "${collection}"`)
+    const rows = await sql(url, `SELECT * FROM ${within}."${collection}"`)
     for (const row of rows) {
       const value = Object.fromEntries(Object.keys(fields).map((field) => [field, row[field] as JsonValue]))
       all.push({ key: { collection, document: row['document'], id: row['id'] } as Key, value })
