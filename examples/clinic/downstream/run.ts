@@ -164,7 +164,7 @@ async function prove({ postgres, rejoin, devices: [desk] }: Clinic): Promise<voi
   for (const sink of SINKS) {
     const { ok, text } = await rejoin.sinks('verify', sink)
     story.say(`rejoin sinks verify ${text}`, ok ? 'good' : 'bad')
-    if (!ok) throw new Error(`${sink} does not equal the documents`)
+    if (!ok) throw new Error(`rejoin sinks verify ${sink} does not say that it is equal`)
   }
   await look(postgres, desk)
 
