@@ -13,6 +13,5 @@ describeNats('with NATS', () => {
     'unique index in the way': 'no indexes',
     'two rows swap unique values': 'no indexes',
     'table dropped': 'not written anew',
-    'destination restored from backup': 'files of its server',
   })
 })

@@ -5,8 +5,9 @@ import { nats, openSink } from '@rejoin/server/sinks/nats'
 import type { Conformance, Destination } from '@rejoin/server/testing'
 import type { OpenSubject } from '../support/conformance.ts'
 import { foldMessages } from '../support/deliveries.ts'
-import { natsMessages, natsPurge, natsVersion, natsWipe } from '../support/nats.ts'
+import { natsCopy, natsMessages, natsPurge, natsVersion, natsWipe } from '../support/nats.ts'
 import { startNats } from '../support/servers/nats.ts'
+import type { TestServer } from '../support/servers/server.ts'
 
 let made = 0
 
@@ -21,12 +22,12 @@ export const open: OpenSubject = async (given) => {
     forward: { strategy: 'actions' },
     mechanism:
       'each event only behind the last one that we know of on its subject, with its id; a copy of the cursor in a bucket, changed by compare-and-set, is the fence',
-    destination: async () => destinationIn(url, server?.restart),
+    destination: async () => destinationIn(url, server),
   }
   return { under, server: `NATS ${await natsVersion(url)}`, close: async () => server?.stop() }
 }
 
-function destinationIn(url: string, restart: (() => Promise<void>) | undefined): Destination {
+function destinationIn(url: string, server: TestServer | undefined): Destination {
   const stream = `CONFORMANCE-${process.pid}-${++made}`
   const clear = async (): Promise<void> => {
     await natsWipe(url, stream)
@@ -36,14 +37,13 @@ function destinationIn(url: string, restart: (() => Promise<void>) | undefined):
     open: (context) => openSink(nats({ servers: url, stream, timeout: 3 }).options, context),
     rows: async () => foldMessages((await natsMessages(url, stream)).map(({ text }) => text)),
     wipe: clear,
-    ...(restart === undefined ? {} : { restart }),
+    ...(server === undefined ? {} : { restart: server.restart, backup: () => natsCopy(server) }),
     absent: {
       drop: 'events are not written anew',
-      backup: 'a stream is put back by files of its server',
       poison: 'a stream takes every message',
       unique: 'a stream has no indexes',
       tamper: 'messages are not read back',
-      ...(restart === undefined ? { restart: 'the server is not ours' } : {}),
+      ...(server === undefined ? { restart: 'the server is not ours', backup: 'the server is not ours' } : {}),
     },
     close: clear,
   }

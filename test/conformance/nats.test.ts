@@ -12,6 +12,5 @@ describeNats('with NATS', () => {
     'unique index in the way': 'no unique indexes',
     'two rows swap unique values': 'no unique indexes',
     'table dropped': 'nobody drops together',
-    'destination restored from backup': 'files of its server',
   })
 })

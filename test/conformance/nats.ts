@@ -7,8 +7,9 @@ import { CONFORMANCE_SCHEMA } from '@rejoin/server/testing'
 import type { Conformance, Destination } from '@rejoin/server/testing'
 import { keyOf, subjectOf } from '#server/sinks/nats-names.js'
 import type { OpenSubject } from '../support/conformance.ts'
-import { natsMessages, natsPut, natsVersion, natsWipe } from '../support/nats.ts'
+import { natsCopy, natsMessages, natsPut, natsVersion, natsWipe } from '../support/nats.ts'
 import { startNats } from '../support/servers/nats.ts'
+import type { TestServer } from '../support/servers/server.ts'
 
 let made = 0
 
@@ -22,12 +23,12 @@ export const open: OpenSubject = async (given) => {
     powers: { fence: true, guard: true, identity: true, cursor: true },
     mechanism:
       'each message only behind the last one that we know of on its subject; a copy of the cursor in the bucket, changed by compare-and-set, is the fence',
-    destination: async () => destinationIn(url, server?.restart),
+    destination: async () => destinationIn(url, server),
   }
   return { under, server: `NATS ${await natsVersion(url)}`, close: async () => server?.stop() }
 }
 
-function destinationIn(url: string, restart: (() => Promise<void>) | undefined): Destination {
+function destinationIn(url: string, server: TestServer | undefined): Destination {
   const bucket = `conformance-${process.pid}-${++made}`
   const [stream, root] = [`KV_${bucket}`, `$KV.${bucket}`]
   const clear = () => natsWipe(url, stream)
@@ -39,7 +40,7 @@ function destinationIn(url: string, restart: (() => Promise<void>) | undefined):
         return key === undefined || 'KV-Operation' in headers ? [] : [{ key, value: JSON.parse(text) as RecordValue }]
       }),
     wipe: clear,
-    ...(restart === undefined ? {} : { restart }),
+    ...(server === undefined ? {} : { restart: server.restart, backup: () => natsCopy(server) }),
     tamper: async (key, field, value) => {
       const subject = subjectOf(root, key)
       const there = (await natsMessages(url, stream)).find((message) => message.subject === subject)
@@ -47,10 +48,9 @@ function destinationIn(url: string, restart: (() => Promise<void>) | undefined):
     },
     absent: {
       drop: 'the rows of a target are keys of their own, which nobody drops together',
-      backup: 'a bucket is put back by files of its server',
       poison: 'NATS has no constraints',
       unique: 'NATS has no unique indexes',
-      ...(restart === undefined ? { restart: 'the server is not ours' } : {}),
+      ...(server === undefined ? { restart: 'the server is not ours', backup: 'the server is not ours' } : {}),
     },
     close: clear,
   }

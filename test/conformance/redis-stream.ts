@@ -5,7 +5,7 @@ import { openSink, redis } from '@rejoin/server/sinks/redis'
 import type { Conformance, Destination } from '@rejoin/server/testing'
 import type { OpenSubject } from '../support/conformance.ts'
 import { foldMessages } from '../support/deliveries.ts'
-import { redisCommands } from '../support/redis.ts'
+import { redisCommands, redisCopy } from '../support/redis.ts'
 import { startRedis } from '../support/servers/redis.ts'
 
 /** Starts a Redis of its own that keeps what it acknowledged, or uses the database at `url`, which has to be empty. */
@@ -33,10 +33,10 @@ function destinationIn(url: string, restart: (() => Promise<void>) | undefined):
       return foldMessages(both.flat().map(([, fields]) => fields[5] ?? ''))
     },
     wipe: clear,
+    backup: () => redisCopy(url),
     ...(restart === undefined ? {} : { restart }),
     absent: {
       drop: 'events are not written anew',
-      backup: 'a stream is put back by files of its server',
       poison: 'a stream takes every entry',
       unique: 'a stream has no indexes',
       tamper: 'entries are not read back',

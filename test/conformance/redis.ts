@@ -5,7 +5,7 @@ import { openSink, redis } from '@rejoin/server/sinks/redis'
 import { CONFORMANCE_SCHEMA } from '@rejoin/server/testing'
 import type { Conformance, Destination } from '@rejoin/server/testing'
 import type { OpenSubject } from '../support/conformance.ts'
-import { redisCommands, redisRows } from '../support/redis.ts'
+import { redisCommands, redisCopy, redisRows } from '../support/redis.ts'
 import { startRedis } from '../support/servers/redis.ts'
 import { addressOf } from '#server/sinks/message.js'
 
@@ -30,13 +30,7 @@ function destinationIn(url: string, restart: (() => Promise<void>) | undefined):
     open: (context) => openSink(redis({ url }).options, context),
     rows: () => redisRows(url, CONFORMANCE_SCHEMA, 'hash', 'conformance'),
     wipe: clear,
-    backup: async () => {
-      const copy = await everything(url)
-      return async () => {
-        // At one blow, as a server that comes back with other data.
-        await redisCommands(url, ['MULTI'], ['FLUSHDB'], ...copy, ['EXEC'])
-      }
-    },
+    backup: () => redisCopy(url),
     ...(restart === undefined ? {} : { restart }),
     tamper: async (key, field, value) =>
       void (await redisCommands(url, ['HSET', `${key.collection}:${addressOf(key, 1024)}`, field, value])),
@@ -48,21 +42,4 @@ function destinationIn(url: string, restart: (() => Promise<void>) | undefined):
     },
     close: clear,
   }
-}
-
-/** Commands that make every key again. */
-async function everything(url: string): Promise<readonly (readonly string[])[]> {
-  const [keys = []] = await redisCommands<string[]>(url, ['KEYS', '*'])
-  const commands: string[][] = []
-  for (const key of keys) {
-    const [type] = await redisCommands<string>(url, ['TYPE', key])
-    if (type === 'hash') {
-      const [fields = []] = await redisCommands<string[]>(url, ['HGETALL', key])
-      commands.push(['HSET', key, ...fields])
-    } else if (type === 'zset') {
-      const [members = []] = await redisCommands<string[]>(url, ['ZRANGE', key, '0', '-1', 'WITHSCORES'])
-      for (let i = 0; i < members.length; i += 2) commands.push(['ZADD', key, members[i + 1] ?? '0', members[i] ?? ''])
-    } else throw new Error(`${key} is a ${type}`)
-  }
-  return commands
 }

@@ -1,8 +1,10 @@
 /**
  * Looking into a NATS server from a test, without the sink's code.
  */
+import { execFileSync } from 'node:child_process'
 import { jetstream, jetstreamManager } from '@nats-io/jetstream'
 import { connect, headers } from '@nats-io/transport-node'
+import type { TestServer } from './servers/server.ts'
 
 /** A message of a stream. */
 export interface StoredMessage {
@@ -43,6 +45,19 @@ export async function natsWipe(url: string, ...streams: readonly string[]): Prom
   await withNats(url, async ({ manager }) => {
     for (const stream of streams) await manager.streams.delete(stream).catch(() => false)
   })
+}
+
+/** Copies all that a server holds, while it is down; what it gives puts that back. */
+export async function natsCopy(server: TestServer): Promise<() => Promise<void>> {
+  const [data, copy] = [`${server.folder}/jetstream`, `${server.folder}/copy`]
+  const whileDown = async (...steps: readonly (readonly string[])[]): Promise<void> => {
+    await server.kill()
+    // With owners and times, which `fs.cp` leaves out.
+    for (const [program = '', ...args] of steps) execFileSync(program, args)
+    await server.restart()
+  }
+  await whileDown(['rm', '-rf', copy], ['cp', '-a', data, copy])
+  return () => whileDown(['rm', '-rf', data], ['cp', '-a', copy, data])
 }
 
 /** Removes what a stream holds on a subject. */

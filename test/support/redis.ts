@@ -76,3 +76,29 @@ function jsonOr(text: string): JsonValue {
     return text
   }
 }
+
+/** Copies a database; what it gives puts the copy back at one blow, as a server does that comes back with other data. */
+export async function redisCopy(url: string): Promise<() => Promise<void>> {
+  const copy = await everything(url)
+  return async () => void (await redisCommands(url, ['MULTI'], ['FLUSHDB'], ...copy, ['EXEC']))
+}
+
+/** Commands that make every key again. */
+async function everything(url: string): Promise<readonly (readonly string[])[]> {
+  const [keys = []] = await redisCommands<string[]>(url, ['KEYS', '*'])
+  const commands: string[][] = []
+  for (const key of keys) {
+    const [type] = await redisCommands<string>(url, ['TYPE', key])
+    if (type === 'hash') {
+      const [fields = []] = await redisCommands<string[]>(url, ['HGETALL', key])
+      commands.push(['HSET', key, ...fields])
+    } else if (type === 'zset') {
+      const [members = []] = await redisCommands<string[]>(url, ['ZRANGE', key, '0', '-1', 'WITHSCORES'])
+      for (let i = 0; i < members.length; i += 2) commands.push(['ZADD', key, members[i + 1] ?? '0', members[i] ?? ''])
+    } else if (type === 'stream') {
+      const [entries = []] = await redisCommands<[string, string[]][]>(url, ['XRANGE', key, '-', '+'])
+      for (const [id, fields] of entries) commands.push(['XADD', key, id, ...fields])
+    } else throw new Error(`${key} is a ${type}`)
+  }
+  return commands
+}
