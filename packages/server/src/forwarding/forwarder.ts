@@ -213,8 +213,8 @@ export function startForwarder(options: ForwarderOptions): Forwarder {
       if (held?.state === 'paused' && forward.mode === 'refresh-once') notes.write({ values: { refresh: true } })
       held = undefined
       notes.write({ values: { paused: undefined } })
-      if (pump.state.name === 'waiting') await restart()
-      pump.poke()
+      // Whatever was still open is looked at anew.
+      await restart()
       onCommit?.()
     },
     rewind: async (to) => {

@@ -145,7 +145,9 @@ async function nextState(parts: NextParts, sink: Sink, standing: Usable, turn: n
   const waits = at.version < head && forward.mode !== 'refresh-once'
   const isUnsure = standing.attempted !== undefined && standing.attempted > at.version
   if (!isWhole && !isUnsure && (!waits || turn % PAGE_EVERY === 0)) {
-    if (isAsked) return page(parts, sink, at, { ...at, refreshed: null }, limits)
+    // Where no changes follow it is made as of now.
+    if (isAsked)
+      return page(parts, sink, at, forward.mode === 'refresh-once' ? placeAt(parts, head, null) : { ...at, refreshed: null }, limits)
     if (swept !== undefined && isBySweep(at, swept)) return sweep(parts, at, swept, limits)
     return page(parts, sink, at, at, limits)
   }
