@@ -261,7 +261,7 @@ describe('rejoin sinks', () => {
       const ended = await sinks('dead', 'mirror', '--requeue')
       return ended.code === 0 && ended.stdout
     })
-    expect(requeued).toBe('mirror: 1 dead letters are tried again\n')
+    expect(requeued).toBe('mirror: 1 dead letter tried again\n')
     expect((await sinks('dead', 'mirror')).stdout).toBe('mirror: no dead letters\n')
     expect(rows('mirror.db', "SELECT name FROM pets WHERE id = 'rex'")).toEqual([['Bad']])
   })

@@ -1,14 +1,15 @@
 /**
  * The feed of changes: every change once and in order behind a cursor, in each format, for whom may see it, and no faster than it is read.
  */
-import { Hono } from 'hono'
 import { beforeEach, describe, expect, it } from 'vitest'
 import type { DocumentId, ErrorCode, Position, RecordValue, Seq } from '@rejoin/shared'
 import { ERRORS, SyncError } from '@rejoin/shared'
 import type { ChangesPage, ChangesRequest } from '#server/forwarding/changes.js'
 import { createWaiting, readChanges } from '#server/forwarding/changes.js'
+import { createApp } from '#server/http/app.js'
 import type { ChangeFeeds } from '#server/http/changes.js'
 import { createChangeFeeds } from '#server/http/changes.js'
+import { createMetrics } from '#server/http/metrics.js'
 import type { Grant } from '#server/relay/grant.js'
 import { createMemoryView } from '#server/storage/view-memory.js'
 import type { ViewStore } from '#server/view/view.js'
@@ -171,7 +172,7 @@ describe('the feed', () => {
 describe('GET /v1/changes', () => {
   let grant: Grant
   let feeds: ChangeFeeds
-  let app: Hono
+  let app: ReturnType<typeof createApp>
   let pages = 0
   let broken: SyncError | undefined
   const waiting = createWaiting((ms, run) => clock.after(ms, run))
@@ -194,9 +195,14 @@ describe('GET /v1/changes', () => {
         return read({ ...request, after: page.cursor })
       },
     })
-    app = new Hono()
-    app.onError((error) => new Response((error as SyncError).code, { status: ERRORS[(error as SyncError).code].http }))
-    feeds.addTo(app, () => undefined)
+    app = createApp({
+      authorize: () => Promise.resolve(grant),
+      origin: { type: 'any' },
+      metrics: createMetrics([]),
+      changes: feeds,
+      unready: () => undefined,
+      failed: () => undefined,
+    })
   })
   const get = (query = '', headers: Record<string, string> = {}): Promise<Response> =>
     Promise.resolve(app.request(`http://relay.test/v1/changes${query}`, { headers }))
@@ -282,7 +288,7 @@ describe('GET /v1/changes', () => {
   it('is for who may read every document', async () => {
     grant = { principal: 'alice', documents: { 'clinic-*': 'write' } }
     const response = await get()
-    expect([response.status, await response.text()]).toEqual([403, 'forbidden'])
+    expect([response.status, await response.json()]).toMatchObject([403, { error: { code: 'forbidden' } }])
   })
 
   it('ends when the grant is taken back, and follows another', async () => {

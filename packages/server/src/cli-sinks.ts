@@ -113,7 +113,7 @@ function addDead(add: Add): void {
     }
     const name = requeue === undefined ? 'discard' : 'requeue'
     const done = (await relay.json(`${path}/${name}`, ids === true ? {} : { ids })) as { readonly count: number }
-    return { text: `${sink}: ${done.count} dead letters ${name === 'requeue' ? 'are tried again' : 'forgotten'}\n`, json: done }
+    return { text: `${sink}: ${counted(done.count, 'dead letter')} ${name === 'requeue' ? 'tried again' : 'forgotten'}\n`, json: done }
   })
     .option('--requeue [ids...]', 'tries these again, or all')
     .option('--discard [ids...]', 'forgets these, or all')

@@ -96,7 +96,7 @@ function differenceText({ proof, what, key, bucket, document }: Difference): str
 }
 
 function lagText({ entries, seconds, bytes }: SinkReport['lag']): string {
-  return entries === 0 ? '0' : `${entries} entries, ${Math.round(seconds)} s, ${sizeText(bytes)}`
+  return entries === 0 ? '0' : `${entries} ${entries === 1 ? 'entry' : 'entries'}, ${Math.round(seconds)} s, ${sizeText(bytes)}`
 }
 
 function sizeText(bytes: number): string {

@@ -6,7 +6,6 @@ import type { Key, VersionEntry } from '../view/view.ts'
 
 /** 'json': our own · 'cloudevents': CloudEvents 1.0, structured mode · 'debezium': before, after, source, op, ts_ms. */
 export type ChangeFormat = 'json' | 'cloudevents' | 'debezium'
-export const CHANGE_FORMATS: readonly ChangeFormat[] = ['json', 'cloudevents', 'debezium']
 
 /** One change. */
 export interface RecordFact {
