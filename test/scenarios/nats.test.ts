@@ -205,6 +205,20 @@ describeNats('a NATS server', () => {
     })
   })
 
+  it('takes who it is from the address', async () => {
+    const closed = await startNats({ args: ['--user', 'me', '--pass', 'p@ss'] })
+    try {
+      const context = { name: 'x', log: LOG, adopt: false, collections: {}, forward: { strategy: 'state', consistency: 'key' } } as const
+      const allowed = createNats({ servers: closed.url.replace('//', '//me:p%40ss@'), stream: 'X' }, context)
+      const stranger = createNats({ servers: closed.url, stream: 'X' }, context)
+      open.push(allowed, stranger)
+      expect(await allowed.begin()).toMatchObject({ isNew: true })
+      await expect(stranger.begin()).rejects.toThrow(/authorization/iu)
+    } finally {
+      await closed.stop()
+    }
+  })
+
   it('refuses options that contradict one another, without repeating an address', async () => {
     expect(() => nats({ servers: undefined, stream: 'X' })).toThrow('servers')
     expect(() => nats({ servers: 'x', stream: 'a.b' })).toThrow('letters')

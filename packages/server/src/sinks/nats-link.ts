@@ -79,7 +79,13 @@ const DUPLICATE_WINDOW = 120_000_000_000
 /** Connects, by the optional peers. It never connects again by itself: the forwarder begins anew. `timeout` in ms. */
 export async function connectNats({ servers, user, pass, token, creds }: NatsServers, timeout: number): Promise<Link> {
   const { transport, jetstream } = await loadClient()
-  const options: NodeConnectionOptions = { servers: [...servers], timeout, reconnect: false, maxPingOut: 2, pingInterval: 30_000 }
+  const options: NodeConnectionOptions = {
+    servers: servers.map(withoutUser),
+    timeout,
+    reconnect: false,
+    maxPingOut: 2,
+    pingInterval: 30_000,
+  }
   if (user !== undefined) Object.assign(options, { user, pass })
   if (token !== undefined) Object.assign(options, { token })
   if (creds !== undefined) Object.assign(options, { authenticator: transport.credsAuthenticator(new TextEncoder().encode(creds)) })
@@ -94,6 +100,11 @@ export async function connectNats({ servers, user, pass, token, creds }: NatsSer
     await connection.close()
     throw error
   }
+}
+
+/** The client wants who we are apart from where it goes. */
+function withoutUser(server: string): string {
+  return server.replace(/^(\w+:\/\/)?[^@/]*@/u, '$1')
 }
 
 async function loadClient() {

@@ -17,7 +17,7 @@ import { sinkSpec } from './spec.ts'
 const NAMES = ['servers', 'as', 'stream', 'subject', 'bucket', 'replicas', 'user', 'pass', 'token', 'creds', 'timeout']
 
 export interface NatsOptions extends ForwardOptions {
-  /** Addresses, such as 'nats://127.0.0.1:4222'; `tls://` where the server wants it. */
+  /** Addresses, such as 'nats://127.0.0.1:4222', or with who we are: 'nats://me:secret@127.0.0.1:4222'. TLS is used wherever the server offers it. */
   readonly servers: string | readonly string[] | undefined
   /** 'stream': a message for every row or event. 'kv': the value of a key. @default 'stream' */
   readonly as?: 'stream' | 'kv' | undefined
@@ -108,7 +108,8 @@ function parse({
   if (typeof replicas !== 'number' || ![1, 3, 5].includes(replicas)) refuse('replicas is 1, 3 or 5')
   if (typeof timeout !== 'number' || !(timeout > 0)) refuse('timeout is a number of seconds above 0')
   for (const [option, value] of Object.entries(access)) if (value !== undefined && typeof value !== 'string') refuse(`${option} is a text`)
-  const { user, pass, token, creds } = access as Readonly<Record<string, string | undefined>>
+  const [me, secret] = userOf(list as readonly string[])
+  const { user = me, pass = secret, token, creds } = access as Readonly<Record<string, string | undefined>>
   return {
     servers: { servers: list as readonly string[], user, pass, token, creds },
     as,
@@ -116,6 +117,16 @@ function parse({
     subject: root,
     replicas,
     timeout: timeout * 1000,
+  }
+}
+
+/** User and password of the first address that has them. */
+function userOf(servers: readonly string[]): readonly (string | undefined)[] {
+  const found = servers.map((server) => /^(?:\w+:\/\/)?([^@/]*)@/u.exec(server)?.[1]).find((each) => each !== undefined)
+  try {
+    return found?.split(':').map(decodeURIComponent) ?? []
+  } catch {
+    return refuse('user and password in servers are percent-encoded')
   }
 }
 
