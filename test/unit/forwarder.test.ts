@@ -53,7 +53,7 @@ function makeWorld() {
       }
       view.commit({ ...NOTHING, entries: [entry] })
     },
-    start: (to: MemoryDestination = destination, log = 'log'): Forwarder =>
+    start: (to: MemoryDestination = destination, log = 'log', linger = 0): Forwarder =>
       startForwarder({
         view,
         transform: compileTransform(PETS, []),
@@ -62,7 +62,9 @@ function makeWorld() {
         notes,
         clock,
         random: () => 0.5,
-        open: async ({ adopt }) => openMemorySink(to, sinkContext({ name: 'sink', collections: PETS.collections, log, adopt, forward, notes })),
+        linger,
+        open: async ({ adopt }) =>
+          openMemorySink(to, sinkContext({ name: 'sink', collections: PETS.collections, log, adopt, forward, notes })),
       }),
   }
 }
@@ -96,6 +98,27 @@ describe('the forwarder', () => {
     })
     await forwarder.stop()
     expect(forwarder.status().state).toBe('stopped')
+  })
+
+  it('gathers what comes after a small commit, and sends the first after a rest at once', async () => {
+    const { clock, destination, write, start } = makeWorld()
+    let commits = 0
+    destination.hook = (at) => {
+      if (at === 'before commit') commits++
+    }
+    const forwarder = start(destination, 'log', 10)
+    await clock.advance(100)
+    const before = commits
+    for (let i = 0; i < 40; i++) {
+      write({ a: `Rex ${i}` })
+      forwarder.poke()
+      await clock.advance(1)
+      if (i === 0) expect(names(destination)).toEqual(['Rex 0'])
+    }
+    expect(commits - before).toBe(5)
+    await clock.advance(10)
+    expect(names(destination)).toEqual(['Rex 39'])
+    await forwarder.stop()
   })
 
   it('stays still for good when another one has taken over', async () => {

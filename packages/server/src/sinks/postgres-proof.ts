@@ -12,8 +12,8 @@ import type { Breathe, FoundRow, Key, SinkProof } from './sink.ts'
 
 /** Rows of one page. */
 const PAGE = 2_000
-/** A proof may take longer than a commit. Workers: the rows of one table are hashed on several cores. Compiling would take longer than it saves. */
-const SETTINGS = `SET LOCAL statement_timeout = 600000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL jit = off;
+/** Whoever reads pages takes his time. The rows of one table are hashed on several cores; compiling would take longer than it saves. */
+const SETTINGS = `SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL jit = off;
   SET LOCAL max_parallel_workers_per_gather = 4; SET LOCAL min_parallel_table_scan_size = 0; SET LOCAL parallel_setup_cost = 0; SET LOCAL parallel_tuple_cost = 0.001`
 
 const giveWay: Breathe = () => new Promise((resolve) => setImmediate(resolve))

@@ -18,6 +18,9 @@ import { sinkSpec } from './spec.ts'
 
 const TRAITS: SinkTraits = { transactional: true, strategies: ['state', 'actions'], readable: true }
 
+/** Of a statement that reads a whole table. */
+const PROOF_MS = 600_000
+
 export interface PostgresSinkOptions extends ForwardOptions {
   /** `postgres://user:password@host:port/database`; parameters such as `?sslmode=verify-full` as the npm package `pg` reads them. Either this or `urlFile`. */
   readonly url?: string | undefined
@@ -76,7 +79,7 @@ function createSink(options: Options, context: SinkContext): Sink {
     tables: tablesOf(context.collections, context.untyped, schema),
     given: tables === 'given',
   }
-  const dial = (): Promise<Session> => connect(options, `rejoin ${context.name}`)
+  const dial = (timeout = options.timeout): Promise<Session> => connect({ ...options, timeout }, `rejoin ${context.name}`)
   let opened: { readonly session: Session; readonly commit: (commit: SinkCommit) => Promise<SinkOutcome> } | undefined
 
   const close = async (): Promise<void> => {
@@ -111,7 +114,7 @@ function createSink(options: Options, context: SinkContext): Sink {
     },
     commit: async (commit) => live().commit(commit),
     keys: async (limit, from) => keysOf(live().session, destination, limit, from),
-    proof: createProof(dial, destination),
+    proof: createProof(() => dial(Math.max(PROOF_MS, options.timeout)), destination),
     plan: () => beside((session) => plan(session, destination)),
     drop: async () => {
       await close()
