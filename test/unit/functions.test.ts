@@ -113,6 +113,19 @@ describe('functions on another thread', () => {
     await expect(functions['strange']?.()).rejects.toMatchObject({ code: 'bad_option' })
   })
 
+  it('are aborted when the worker that called them has gone', async () => {
+    let seen: AbortSignal | undefined
+    const handle = (_changes: unknown, { signal }: { signal: AbortSignal }): Promise<void> => {
+      seen = signal
+      return new Promise((resolve) => signal.addEventListener('abort', () => resolve()))
+    }
+    const runner = createFunctionRunner({ crm: spec({ handle }) }, { now: () => 0, breathe: () => Promise.resolve() })
+    const running = runner.run(1, { type: 'function', sink: 'crm', name: 'handle', args: [[], {}], signals: [[1, 'signal']] })
+    expect(seen?.aborted).toBe(false)
+    runner.end()
+    expect([await running, seen?.aborted]).toEqual([{ ok: true, value: undefined }, true])
+  })
+
   it('leave a sink as plain data, which says so when it is called all the same', () => {
     const { plain } = connect({ handle: () => undefined })
     expect(plain.functions).toEqual(['handle'])

@@ -63,7 +63,14 @@ export function findRelay({ url, tokenFile, data }: RelayFlags): RunningRelay {
   return {
     url: base,
     fetch: request,
-    json: async (path, body) => (await request(path, body === undefined ? {} : { body })).json(),
+    json: async (path, body) => {
+      const answer = (await (await request(path, body === undefined ? {} : { body })).json()) as {
+        readonly error?: { readonly code: ErrorCode; readonly message: string }
+      }
+      // What took long was answered before it failed. A sink's own error is text.
+      if (typeof answer.error === 'object') throw new SyncError(answer.error.code, answer.error.message)
+      return answer
+    },
   }
 }
 

@@ -6,7 +6,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import type { Command } from 'commander'
 import { Option } from 'commander'
 import { SyncError } from '@rejoin/shared'
-import type { RelayFlags, RunningRelay } from './cli-relay.ts'
+import type { RelayFlags } from './cli-relay.ts'
 import { findRelay } from './cli-relay.ts'
 import type { Terminal } from './cli-sinks.ts'
 import { relayOptions } from './cli-sinks.ts'
@@ -31,18 +31,20 @@ export function addTailCommand(program: Command, terminal: Terminal): void {
       terminal.asking()
       // Whoever reads the lines has gone: that is how `rejoin tail | head` ends.
       process.stdout.on('error', () => process.exit(0))
-      await tail(findRelay(flags), flags, terminal)
+      await tail(flags, terminal)
     })
 }
 
-async function tail(relay: RunningRelay, { after, format, follow }: TailFlags, terminal: Terminal): Promise<void> {
+async function tail(flags: TailFlags, terminal: Terminal): Promise<void> {
+  const { after, format, follow } = flags
   const as = format === 'ndjson' ? 'json' : format
   let cursor = after
   let reached = false
   for (;;) {
     const address = `/v1/changes?format=${as}&after=${encodeURIComponent(cursor)}${follow ? '&follow=1' : ''}`
     try {
-      const response = await relay.fetch(address, { headers: { accept: 'application/x-ndjson' } })
+      // Found again each time: a relay that was started again has another secret.
+      const response = await findRelay(flags).fetch(address, { headers: { accept: 'application/x-ndjson' } })
       reached = true
       if (cursor === 'now') cursor = response.headers.get('rejoin-cursor') ?? cursor
       for await (const line of linesOf(response)) {

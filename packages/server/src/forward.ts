@@ -1,7 +1,7 @@
 /**
  * `rejoin forward`: view and sinks in a process of their own (steps 7 and 8 of the path), beside a relay that serves the same folder and is told `forward: 'elsewhere'`.
  */
-import { existsSync } from 'node:fs'
+import { existsSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import type { ErrorCode, Position } from '@rejoin/shared'
 import { SyncError, systemClock, toSyncError } from '@rejoin/shared'
@@ -29,6 +29,8 @@ const BUSY_MS = 25
 const IDLE_MS = 200
 /** For how many looks without growth it is still counted as busy. */
 const BUSY_LOOKS = 80
+/** Of so many quiet looks one acts as if there were something. */
+const NOW_AND_THEN = 25
 const CONNECTIONS = 1_000
 
 /**
@@ -45,11 +47,15 @@ export async function createForwardServer(options: ServerOptions): Promise<Forwa
     throw new SyncError('bad_option', 'schema: there is nothing to forward without one; give schema: defineSchema({ … })')
   let unready: ErrorCode | undefined
   const source = openSqliteSource(data)
-  const stopLooking = followLog(
-    source,
-    () => downstream.forwarding.poke(),
-    (error) => logger.warn({ reason: toSyncError(error).reason }, 'the log could not be looked at'),
-  )
+  const file = fileAt(join(data, 'log.db'))
+  const stopLooking = followLog(source, {
+    grown: () => {
+      downstream.forwarding.poke()
+      // What is open here would be read for ever, and nobody writes to it.
+      if (fileAt(join(data, 'log.db')) !== file) replaced(data)
+    },
+    failed: (error) => logger.warn({ reason: toSyncError(error).reason }, 'the log could not be looked at'),
+  })
   const end = async (): Promise<void> => {
     unready = 'draining'
     stopLooking()
@@ -74,11 +80,23 @@ export async function createForwardServer(options: ServerOptions): Promise<Forwa
   }
 }
 
-/** Calls `grown` when the log has. Nobody tells another process. */
+/** Which file lies at the path now. */
+function fileAt(path: string): string {
+  const stat = statSync(path, { bigint: true, throwIfNoEntry: false })
+  return stat === undefined ? '' : `${stat.dev}:${stat.ino}`
+}
+
+/** The process ends, as a relay's does whose storage fails; whoever keeps it running starts it again. */
+function replaced(data: string): void {
+  process.nextTick(() => {
+    throw new SyncError('storage_failed', `the log in ${data} was replaced by another file`)
+  })
+}
+
+/** Calls `grown` when the log has, and now and then. Nobody tells another process. */
 function followLog(
   source: { ends(): Promise<ReadonlyMap<number, Position>> },
-  grown: () => void,
-  failed: (error: unknown) => void,
+  { grown, failed }: { readonly grown: () => void; readonly failed: (error: unknown) => void },
 ): () => void {
   let last = ''
   let quiet = 0
@@ -88,7 +106,7 @@ function followLog(
     try {
       const ends = JSON.stringify([...(await source.ends())])
       quiet = ends === last ? quiet + 1 : 0
-      if (quiet === 0) grown()
+      if (quiet === 0 || quiet % NOW_AND_THEN === 0) grown()
       last = ends
     } catch (error) {
       failed(error)

@@ -18,11 +18,13 @@ const PAGE = 500
 export const SELECT_CALL_MS = 60_000
 export const FUNCTION_MS = 3_600_000
 
-/** What a worker calls, on the thread that has it. */
+/** What one worker calls, on the thread that has it. */
 export interface FunctionRunner {
   run(id: number, call: FunctionCall): Promise<Outcome>
   /** The signal that the call was given is aborted. */
   abort(id: number): void
+  /** The worker has gone: whoever takes its place asks again, so that what still runs is in the way. */
+  end(): void
 }
 
 /** Runs the functions of these sinks. Selects of all sinks take turns. `breathe` resolves after what waits on this thread had its turn. */
@@ -67,6 +69,9 @@ export function createFunctionRunner(
       }
     },
     abort: (id) => aborts.get(id)?.abort(),
+    end: () => {
+      for (const controller of aborts.values()) controller.abort()
+    },
   }
 }
 

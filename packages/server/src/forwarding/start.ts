@@ -12,6 +12,7 @@ import { createCalls } from './calls.ts'
 import type { ChangesPage, ChangesRequest } from './changes.ts'
 import type { SinkAnswer, SinkCommand } from './commands.ts'
 import { PATIENCE } from './commands.ts'
+import type { FunctionRunner } from './functions.ts'
 import { createFunctionRunner } from './functions.ts'
 import type { SlowSelect } from './guard.ts'
 import { SELECT_MS, SELECT_NAME_BYTES, callText, functionOf, withSlowSelect } from './guard.ts'
@@ -93,10 +94,6 @@ export function startForwarding(options: ForwardingOptions): Forwarding {
   const module = options.worker ?? new URL('./worker.js', import.meta.url)
   const poked = new Int32Array(new SharedArrayBuffer(4))
   const calls = createCalls(clock)
-  const functions = createFunctionRunner(sinks, {
-    now: () => performance.now(),
-    breathe: () => new Promise((resolve) => setImmediate(resolve)),
-  })
   let worker: Worker | undefined
   let state: ForwardingStatus['worker'] = 'starting'
   let restarts = 0
@@ -108,7 +105,7 @@ export function startForwarding(options: ForwardingOptions): Forwarding {
 
   const send = (ask: Ask): void => worker?.postMessage(ask)
   const rungs = createRungDesk(send)
-  const hear = (from: Worker, message: Tell): void => {
+  const hear = (from: Worker, functions: FunctionRunner, message: Tell): void => {
     switch (message.type) {
       case 'ready':
         state = 'running'
@@ -169,14 +166,19 @@ export function startForwarding(options: ForwardingOptions): Forwarding {
     const selects = { clock, patience: SELECT_MS, overrun: ({ name, at }: Overrun) => endSelect(name, at, SELECT_MS) }
     // Without a file the functions are on this thread: there is nobody to watch.
     const unwatchSelects = options.config === undefined ? undefined : watchTurns(setup.selectTurn, selects)
+    const functions = createFunctionRunner(sinks, {
+      now: () => performance.now(),
+      breathe: () => new Promise((resolve) => setImmediate(resolve)),
+    })
     worker = started
-    started.on('message', (message: Tell) => hear(started, message))
+    started.on('message', (message: Tell) => hear(started, functions, message))
     started.on('error', (error) => {
       cause = error instanceof Error ? error.message : String(error)
     })
     started.on('exit', () => {
       unwatch()
       unwatchSelects?.()
+      functions.end()
       worker = undefined
       Atomics.store(poked, 0, 0)
       calls.failAll(new SyncError('overloaded', 'the worker that keeps view and sinks ended; it is started again'))

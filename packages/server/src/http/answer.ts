@@ -2,8 +2,8 @@
  * What every request over plain HTTP has in common: who asks, and how it is refused.
  */
 import type { Context } from 'hono'
-import type { SyncError } from '@rejoin/shared'
-import { ERRORS } from '@rejoin/shared'
+import type { ErrorCode, SyncError } from '@rejoin/shared'
+import { ERRORS, toSyncError } from '@rejoin/shared'
 import type { AuthRequest } from '../relay/grant.ts'
 
 /** The request as `auth` sees it. */
@@ -19,5 +19,13 @@ export function refusal(error: SyncError): Response {
   const headers: Record<string, string> = { 'Content-Type': 'application/json', 'Cache-Control': 'no-store' }
   if (status === 401) headers['WWW-Authenticate'] = 'Bearer'
   if (status === 503) headers['Retry-After'] = '1'
-  return new Response(JSON.stringify({ error: { code: error.code, message: error.reason, hint: error.hint } }), { status, headers })
+  return new Response(JSON.stringify(refusalBody(error)), { status, headers })
+}
+
+/** What it says. */
+export function refusalBody(thrown: unknown): {
+  readonly error: { readonly code: ErrorCode; readonly message: string; readonly hint: string }
+} {
+  const { code, reason, hint } = toSyncError(thrown)
+  return { error: { code, message: reason, hint } }
 }

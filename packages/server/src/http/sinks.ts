@@ -2,10 +2,10 @@
  * `/v1/sinks`: what an operator sees and does of the sinks, over HTTP. Only for grants with `admin`, and for who can read the data folder.
  */
 import type { Context, Hono } from 'hono'
-import type { ErrorCode, JsonValue } from '@rejoin/shared'
+import type { Clock, ErrorCode, JsonValue } from '@rejoin/shared'
 import { SyncError } from '@rejoin/shared'
 import type { AuthRequest, Grant } from '../relay/grant.ts'
-import { authRequest } from './answer.ts'
+import { authRequest, refusalBody } from './answer.ts'
 import type { ReceiptParts } from './receipts.ts'
 import { answerReceipt } from './receipts.ts'
 
@@ -57,7 +57,7 @@ export function addSinkRoutes(app: Hono, parts: SinkRouteParts): void {
   app.post('/v1/sinks/:name/:command', async (c) => {
     await forAdmins(c, parts)
     const { name, command } = c.req.param()
-    return answered(c, await sinks.command(name, command, await bodyOf(c), c.req.raw.signal))
+    return answerInTime(c, sinks.command(name, command, await bodyOf(c), c.req.raw.signal), receipts.clock)
   })
 }
 
@@ -76,6 +76,37 @@ async function forAdmins(c: Context, parts: SinkRouteParts): Promise<Grant> {
 function refuseUnready({ unready }: SinkRouteParts): void {
   const code = unready()
   if (code !== undefined) throw new SyncError(code, 'the relay takes no requests now')
+}
+
+/** How long an answer may take before its headers are sent, and between two signs of life after that, in ms: clients and proxies give up on silence. */
+const SILENCE_MS = 20_000
+
+/** The answer; one that takes long is 200 and spaces, then the answer, or `{ error }`, as JSON has it. */
+async function answerInTime(c: Context, work: Promise<unknown>, clock: Clock): Promise<Response> {
+  let cancel = (): void => undefined
+  const late = new Promise<undefined>((resolve) => {
+    cancel = clock.after(SILENCE_MS, () => resolve(undefined))
+  })
+  const first = await Promise.race([work.then((answer) => ({ answer })), late]).finally(() => cancel())
+  if (first !== undefined) return answered(c, first.answer)
+  const encoder = new TextEncoder()
+  const body = new ReadableStream<Uint8Array>({
+    start(controller) {
+      const beat = (): void => {
+        controller.enqueue(encoder.encode(' '))
+        cancel = clock.after(SILENCE_MS, beat)
+      }
+      beat()
+      void work.catch(refusalBody).then((answer) => {
+        cancel()
+        controller.enqueue(encoder.encode(JSON.stringify(answer)))
+        controller.close()
+      })
+    },
+    // What is under way is given up by the request's own signal.
+    cancel: () => cancel(),
+  })
+  return c.body(body, 200, { ...NO_STORE, 'Content-Type': 'application/json' })
 }
 
 function answered(c: Context, answer: unknown): Response {
