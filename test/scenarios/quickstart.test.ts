@@ -12,7 +12,7 @@ import { findProgram } from '../support/requires.ts'
 import { readText, root } from '../support/sources.ts'
 
 describePostgres('docs/forwarding-quickstart.md', () => {
-  it('does what it says', { timeout: 60_000 }, async () => {
+  it('does what it says', { timeout: 90_000 }, async () => {
     const page = readText('packages/server/docs/forwarding-quickstart.md')
     const folder = mkdtempSync(join(tmpdir(), 'rejoin-quickstart-'))
     const postgres = await startPostgres()
