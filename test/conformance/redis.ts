@@ -11,7 +11,7 @@ import { addressOf } from '#server/sinks/message.js'
 
 /** Starts a Redis of its own that keeps what it acknowledged, or uses the database at `url`, which has to be empty. */
 export const open: OpenSubject = async (given) => {
-  const server = given === undefined ? await startRedis({ settings: { appendonly: 'yes', appendfsync: 'always' } }) : undefined
+  const server = given === undefined ? await startRedis({ settings: { appendonly: 'yes', appendfsync: 'no' } }) : undefined
   const url = given ?? server?.url ?? ''
   const under: Conformance = {
     name: 'redis',

@@ -20,7 +20,7 @@ describeRedis('a Redis', () => {
   const open: Delivery[] = []
 
   beforeAll(async () => {
-    server = await startRedis({ settings: { appendonly: 'yes', appendfsync: 'always' } })
+    server = await startRedis({ settings: { appendonly: 'yes', appendfsync: 'no' } })
   })
   afterAll(async () => {
     await server.stop()

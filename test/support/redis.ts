@@ -11,15 +11,22 @@ import { petKey } from './deliveries.ts'
 /** By `require`: what runs TypeScript outside of the tests (`npm run conformance`) cannot import this package before it was required. */
 const { createClient } = createRequire(import.meta.url)('@redis/client') as typeof Redis
 
-/** Runs commands on one database, each with its answer in the second revision of the protocol. */
+/** Sends commands all at once, and gives their answers in the second revision of the protocol. */
+type Send = <T = unknown>(...commands: readonly (readonly string[])[]) => Promise<T[]>
+
+/** Runs commands on one database. */
 export async function redisCommands<T = unknown>(url: string, ...commands: readonly (readonly string[])[]): Promise<T[]> {
+  return withRedis(url, (send) => send<T>(...commands))
+}
+
+async function withRedis<T>(url: string, use: (send: Send) => Promise<T>): Promise<T> {
   const client = createClient({ url, RESP: 2, socket: { reconnectStrategy: false } })
   client.on('error', () => undefined)
   await client.connect()
   try {
-    const answers: T[] = []
-    for (const command of commands) answers.push(await client.sendCommand<T>([...command]))
-    return answers
+    return await use(<U>(...commands: readonly (readonly string[])[]) =>
+      Promise.all(commands.map((command) => client.sendCommand<U>([...command]))),
+    )
   } finally {
     client.destroy()
   }
@@ -32,17 +39,22 @@ export async function redisRows(
   as: 'hash' | 'json',
   name: string,
 ): Promise<{ readonly key: Key; readonly value: RecordValue }[]> {
-  const [names = []] = await redisCommands<string[]>(url, ['KEYS', '*'])
-  const rows: { key: Key; value: RecordValue }[] = []
-  for (const redisKey of names.filter((each) => !each.startsWith('rejoin:'))) {
-    const [collection = '', address = ''] = redisKey.split(':')
-    const key = address.startsWith('~') ? await longKey(url, name, collection) : keyOf(collection, address)
-    const [reply] = await redisCommands<string[] & string>(url, as === 'hash' ? ['HGETALL', redisKey] : ['GET', redisKey])
-    const { rejoin_version: _, ...value } =
-      as === 'hash' ? fromHash(reply ?? [], collections[collection]?.fields ?? {}) : (JSON.parse(reply ?? '') as RecordValue)
-    rows.push({ key, value })
-  }
-  return rows.sort((a, b) => compareKeys(a.key, b.key))
+  return withRedis(url, async (send) => {
+    const [names = []] = await send<string[]>(['KEYS', '*'])
+    const keys = names.filter((each) => !each.startsWith('rejoin:'))
+    const replies = await send<string[] & string>(...keys.map((key) => [as === 'hash' ? 'HGETALL' : 'GET', key]))
+    const rows: { key: Key; value: RecordValue }[] = []
+    for (const [i, reply] of replies.entries()) {
+      const [collection = '', address = ''] = (keys[i] ?? '').split(':')
+      const key = address.startsWith('~') ? await longKey(send, name, collection) : keyOf(collection, address)
+      // Between the two commands it may have gone.
+      if (reply === null || reply.length === 0) continue
+      const { rejoin_version: _, ...value } =
+        as === 'hash' ? fromHash(reply, collections[collection]?.fields ?? {}) : (JSON.parse(reply) as RecordValue)
+      rows.push({ key, value })
+    }
+    return rows.sort((a, b) => compareKeys(a.key, b.key))
+  })
 }
 
 function keyOf(collection: string, address: string): Key {
@@ -50,8 +62,8 @@ function keyOf(collection: string, address: string): Key {
   return petKey(id, document, collection)
 }
 
-async function longKey(url: string, name: string, collection: string): Promise<Key> {
-  const [members = []] = await redisCommands<string[]>(url, ['ZRANGE', `rejoin:${name}:keys:${collection}`, '0', '-1'])
+async function longKey(send: Send, name: string, collection: string): Promise<Key> {
+  const [members = []] = await send<string[]>(['ZRANGE', `rejoin:${name}:keys:${collection}`, '0', '-1'])
   const [document = '', id = ''] = (members.find((member) => member.length > 1000) ?? '').split('\0')
   return petKey(id, document, collection)
 }
@@ -79,24 +91,24 @@ function jsonOr(text: string): JsonValue {
 
 /** Copies a database; what it gives puts the copy back at one blow, as a server does that comes back with other data. */
 export async function redisCopy(url: string): Promise<() => Promise<void>> {
-  const copy = await everything(url)
+  const copy = await withRedis(url, everything)
   return async () => void (await redisCommands(url, ['MULTI'], ['FLUSHDB'], ...copy, ['EXEC']))
 }
 
 /** Commands that make every key again. */
-async function everything(url: string): Promise<readonly (readonly string[])[]> {
-  const [keys = []] = await redisCommands<string[]>(url, ['KEYS', '*'])
+async function everything(send: Send): Promise<readonly (readonly string[])[]> {
+  const [keys = []] = await send<string[]>(['KEYS', '*'])
   const commands: string[][] = []
   for (const key of keys) {
-    const [type] = await redisCommands<string>(url, ['TYPE', key])
+    const [type] = await send<string>(['TYPE', key])
     if (type === 'hash') {
-      const [fields = []] = await redisCommands<string[]>(url, ['HGETALL', key])
+      const [fields = []] = await send<string[]>(['HGETALL', key])
       commands.push(['HSET', key, ...fields])
     } else if (type === 'zset') {
-      const [members = []] = await redisCommands<string[]>(url, ['ZRANGE', key, '0', '-1', 'WITHSCORES'])
+      const [members = []] = await send<string[]>(['ZRANGE', key, '0', '-1', 'WITHSCORES'])
       for (let i = 0; i < members.length; i += 2) commands.push(['ZADD', key, members[i + 1] ?? '0', members[i] ?? ''])
     } else if (type === 'stream') {
-      const [entries = []] = await redisCommands<[string, string[]][]>(url, ['XRANGE', key, '-', '+'])
+      const [entries = []] = await send<[string, string[]][]>(['XRANGE', key, '-', '+'])
       for (const [id, fields] of entries) commands.push(['XADD', key, id, ...fields])
     } else throw new Error(`${key} is a ${type}`)
   }
