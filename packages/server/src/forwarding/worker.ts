@@ -141,7 +141,7 @@ async function run(port: Port, setup: WorkerSetup): Promise<void> {
         calls.answer(ask.id, ask.outcome)
         return
       case 'close':
-        for (const controller of asked.values()) controller.abort(new SyncError('closed', 'the relay is going down'))
+        for (const controller of asked.values()) controller.abort(new SyncError('draining', 'the relay is going down'))
         void close()
         return
       default:
@@ -205,6 +205,7 @@ async function readWaiting(
   const page = read(request.after)
   if (page.changes.length > 0 || request.wait === 0) return page
   await readers.wait(request.wait, signal)
+  signal.throwIfAborted()
   // The cursor of this page: 'now' would skip what has just come.
   return read(page.cursor)
 }
