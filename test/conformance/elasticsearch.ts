@@ -1,7 +1,7 @@
 /**
  * The Elasticsearch sink under the conformance kit.
  */
-import { CONFORMANCE_SCHEMA } from '@rejoin/server/testing'
+import { CONFORMANCE_SCHEMA, POISON } from '@rejoin/server/testing'
 import type { Conformance, Destination, StoredRow } from '@rejoin/server/testing'
 import { elasticsearch, openSink } from '@rejoin/server/sinks/elasticsearch'
 import type { OpenSubject } from '../support/conformance.ts'
@@ -13,10 +13,11 @@ import { until } from '../support/until.ts'
 const TARGETS = Object.keys(CONFORMANCE_SCHEMA.collections)
 const SINKS = 'rejoin-sinks'
 
+/** A node that runs the pipelines of an index's owner too. */
+export const INGESTING = { settings: { 'node.roles': 'cluster_manager,data,ingest' } } as const
+
 /** Cases that do not apply, and why. */
 export const EXEMPT: Readonly<Record<string, string>> = {
-  'partial bulk failure': 'an index takes any text',
-  'poison row': 'an index takes any text',
   'frozen forwarder': 'before each request',
   'unique index in the way': 'an index has no unique fields',
   'two rows swap unique values': 'an index has no unique fields',
@@ -24,7 +25,7 @@ export const EXEMPT: Readonly<Record<string, string>> = {
 
 /** Starts an OpenSearch of its own, or uses the one at `url`, in indices of its own. */
 export const open: OpenSubject = async (given) => {
-  const server = given === undefined ? await startOpensearch() : undefined
+  const server = given === undefined ? await startOpensearch(INGESTING) : undefined
   const url = given ?? server?.url ?? ''
   const restart =
     server === undefined
@@ -106,12 +107,29 @@ function destinationIn(url: string, restart: (() => Promise<void>) | undefined):
       }
     },
     ...(restart === undefined ? {} : { restart }),
+    poison: async () => {
+      const name = `${prefix}-poison`
+      const index = { default_pipeline: name }
+      await request(url, 'PUT', `/_ingest/pipeline/${name}`, {
+        processors: [{ fail: { if: `ctx.name == '${POISON}'`, message: 'not allowed' } }],
+      })
+      await request(url, 'PUT', `/_index_template/${name}`, {
+        index_patterns: [`${aliasOf('pets')}-*`],
+        priority: 1_000,
+        template: { settings: { index: { ...index, number_of_shards: 1, number_of_replicas: 0 } } },
+      })
+      await request(url, 'PUT', `/${aliasOf('pets')}-1/_settings`, { index })
+      return async () => {
+        await request(url, 'DELETE', `/_index_template/${name}`)
+        await request(url, 'PUT', `/${aliasOf('pets')}-1/_settings`, { index: { default_pipeline: null } })
+        await request(url, 'DELETE', `/_ingest/pipeline/${name}`)
+      }
+    },
     tamper: async ({ collection, document, id }, field, value) => {
       const address = encodeURIComponent(`${encodeURIComponent(document)}/${encodeURIComponent(id)}`)
       await request(url, 'POST', `/${aliasOf(collection)}-1/_update/${address}`, { doc: { [field]: value } })
     },
     absent: {
-      poison: 'an index takes any text',
       unique: 'an index has no unique fields',
       ...(restart === undefined ? { restart: 'the server is not ours' } : {}),
     },

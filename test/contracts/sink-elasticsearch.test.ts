@@ -12,7 +12,7 @@ import { BUCKETS, bucketOf } from '#server/sinks/digest.js'
 import type { Key, SinkContext, SinkPlace, SinkProof, SinkRow } from '#server/sinks/sink.js'
 import { compareKeys } from '#server/view/view.js'
 import { NEVER, at, pet, petKey } from '../support/deliveries.ts'
-import { EXEMPT, open as openConformance } from '../conformance/elasticsearch.ts'
+import { EXEMPT, INGESTING, open as openConformance } from '../conformance/elasticsearch.ts'
 import { describeConformance } from '../support/conformance.ts'
 import { documents, found, request } from '../support/elasticsearch-sink.ts'
 import { sinkContext } from '../support/sink-context.ts'
@@ -86,7 +86,7 @@ describeOpensearch('the Elasticsearch sink', () => {
   const act = (method: string, path: string, body?: unknown) => request(server.url, method, path, body)
 
   beforeAll(async () => {
-    server = await startOpensearch()
+    server = await startOpensearch(INGESTING)
     // A shard costs a disk's worth of files; one is enough for a test.
     await act('PUT', '/_index_template/one', {
       index_patterns: ['*'],

@@ -137,12 +137,17 @@ async function send(writing: Writing, items: readonly Item[], signal: AbortSigna
     const status = Number(said['status'])
     if (status === 409) conflicts.push(item)
     else if (status === 404) return 'lost'
-    else if (status >= 400 && status < 500 && !NOT_OF_THE_DOCUMENT.includes(status))
+    else if ((status >= 400 && status < 500 && !NOT_OF_THE_DOCUMENT.includes(status)) || isFailed(said))
       refused.push({ row: item.row, reason: causeOf(said) ?? `it answered ${status}` })
     else if (!(status >= 200 && status < 300))
       throw new SyncError('overloaded', `it did not take ${item.write}: ${causeOf(said) ?? `status ${status}`}`)
   }
   return { refused, conflicts }
+}
+
+/** A pipeline of the index's owner says no to the document, as a 500. */
+function isFailed({ error }: Body): boolean {
+  return objectOf(error)['type'] === 'fail_processor_exception'
 }
 
 /** 4xx that say something of the cluster: no rights, a full disk, too much at once. */

@@ -245,11 +245,13 @@ function take(batch: Kafka.RecordsBatch, from: bigint, open: Map<bigint, Stored[
     open.delete(producerId)
     return
   }
+  const held = open.get(producerId) ?? []
+  if ((attributes & TRANSACTIONAL) !== 0) open.set(producerId, held)
   for (const { key, value, offsetDelta } of records) {
     if (firstOffset + BigInt(offsetDelta) < from) continue
     const message = { key: key ?? Buffer.alloc(0), value: value ?? null }
     if ((attributes & TRANSACTIONAL) === 0) each(message)
-    else open.set(producerId, [...(open.get(producerId) ?? []), message])
+    else held.push(message)
   }
 }
 

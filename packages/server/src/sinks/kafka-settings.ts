@@ -75,7 +75,7 @@ function saslOf(sasl: unknown): KafkaAddress['sasl'] {
   if (sasl === undefined) return undefined
   const { mechanism, username, password } = (typeof sasl === 'object' && sasl !== null ? sasl : {}) as Readonly<Record<string, unknown>>
   const known = MECHANISMS.find((each) => each === mechanism)
-  if (known === undefined || typeof username !== 'string' || typeof password !== 'string')
+  if (known === undefined || typeof username !== 'string' || typeof password !== 'string' || password === '')
     refuse(`sasl is { mechanism, username, password }, mechanism ${MECHANISMS.join(', ')}`)
   return { mechanism: known, username, password }
 }
