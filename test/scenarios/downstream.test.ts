@@ -14,7 +14,7 @@ const LATE_MS = 150_000
 
 describePostgres('the example with a Postgres downstream', () => {
   it('loses nothing when relay, forwarder and Postgres are killed, and proves it', { timeout: LATE_MS + 10_000 }, async () => {
-    const { code, text, left } = await runExample({ DOWNSTREAM_SECONDS: '3' })
+    const { code, text, left } = await runExample({ DOWNSTREAM_SECONDS: '2' })
     expect(code, text).toBe(0)
     const lines = text.split('\n').map((line) => line.replace(/^ *[\d.]+ s [✓✗ ] /u, '').trim())
     // The whole of each of these lines, in this order, with others between them.
