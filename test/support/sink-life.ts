@@ -77,9 +77,10 @@ export async function live({ seed, model: name, options }: Case, trace?: (what: 
     refuse: (_, value) => (picky && value?.['name'] === 'no' ? 'it says no' : undefined),
   })
   const { model } = world
-  world.trouble.level = below(chance, 3) * 0.08
+  // Where little differs, much has to happen before two mistakes meet.
+  world.trouble.level = below(chance, 3) * 0.08 + (isSmall ? 0.12 : 0)
   world.start()
-  for (let step = 4 + below(chance, 14); step > 0; step--) {
+  for (let step = 4 + below(chance, isSmall ? 30 : 14); step > 0; step--) {
     const roll = below(chance, 40)
     trace?.(`${roll}`)
     if (roll < 22) await world.edit()
@@ -88,7 +89,7 @@ export async function live({ seed, model: name, options }: Case, trace?: (what: 
     else if (roll === 25) world.kill()
     else if (roll === 26) world.killProjector()
     else if (roll === 27 && isState) model.wipe?.()
-    else if (roll === 28 && isState) {
+    else if ((roll === 28 || (roll > 37 && isSmall)) && isState) {
       await world.stop()
       world.loseView()
     } else if (roll === 29) world.trim()

@@ -100,10 +100,10 @@ function placeAt({ view }: Pick<NextParts, 'view'>, version: number, refreshed?:
 /** The destination is new, or is not where the view can go on from. */
 async function beginState(parts: NextParts, sink: Sink, { at, stamp }: Standing, limits: CutLimits): Promise<Step | undefined> {
   const { view, forward, notes } = parts
-  // The guard lets rows pass that are stamped as high as the stored ones: everything is written as of a version not below any of them.
-  if ((view.head() ?? 0) < stamp) view.raise(stamp)
+  // What lies there may be of another history, in which the same versions meant other rows: everything is written as of a version above all of them.
+  if (stamp > 0 && (view.head() ?? 0) <= stamp) view.raise(stamp + 1)
   const version = topOf(parts)
-  if (version === undefined || version < stamp) return undefined
+  if (version === undefined || (stamp > 0 && version <= stamp)) return undefined
   const hasBegun = at !== undefined || notes.get('began') === true
   const asked = notes.get('refresh') === true || sweepOf(notes) !== undefined
   if (forward.mode === 'changes' && hasBegun && !asked)
