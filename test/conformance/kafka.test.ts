@@ -10,14 +10,14 @@ import type { KafkaOptions } from '#server/sinks/kafka.js'
 import { partitionOf } from '#server/sinks/kafka-messages.js'
 import type { Sink } from '#server/sinks/sink.js'
 import { compareKeys } from '#server/view/view.js'
-import { EXEMPT, open as openConformance, rowsIn } from '../conformance/kafka.ts'
+import { EXEMPT, open as openConformance, rowsIn } from './kafka.ts'
 import { describeConformance } from '../support/conformance.ts'
 import { ended, folded, messages, send, withAdmin } from '../support/kafka-topics.ts'
 import type { KafkaServer } from '../support/servers/kafka.ts'
 import { describeKafka, startKafka } from '../support/servers/kafka.ts'
-import { describePowers } from './sink-powers.contract.ts'
-import type { OpenOptions, SinkUnderTest } from './sink.contract.ts'
-import { EMPTY, SCHEMA, at, contextOf, describeSink, key, pet } from './sink.contract.ts'
+import { describePowers } from '../contracts/sink-powers.contract.ts'
+import type { OpenOptions, SinkUnderTest } from '../contracts/sink.contract.ts'
+import { EMPTY, SCHEMA, at, contextOf, describeSink, key, pet } from '../contracts/sink.contract.ts'
 
 describe('kafka()', () => {
   it('refuses what cannot be meant', () => {
