@@ -84,11 +84,20 @@ function createView(db: Database.Database): ViewStore {
   }
   const last = (): number => Math.max(Number(meta.get('floor')), versions.at(Number.MAX_SAFE_INTEGER)?.version ?? 0)
   const oldest = (): number => Number(meta.get('oldest'))
-  const head = (): number | undefined => {
+  const findHead = (): number | undefined => {
     if (source() === undefined) return undefined
     const top = versions.at(Number.MAX_SAFE_INTEGER)
     if (top === undefined || top.settled === 1) return last()
     return Math.max(oldest(), versions.settledAt(top.version)?.version ?? 0)
+  }
+  // Asked for several times a commit of a sink. The pragma tells of other connections to the file.
+  const changes = db.prepare('PRAGMA data_version').pluck()
+  let known: { readonly head: number | undefined; readonly at: unknown } | undefined
+  const head = (): number | undefined => {
+    const at = changes.get()
+    const now = known?.at === at ? known : { head: findHead(), at }
+    known = now
+    return now.head
   }
   const write = createWriter(db, { last, versions, meta })
   const trimmer = createTrimmer(db, { versions, meta, oldest, head })
@@ -114,10 +123,12 @@ function createView(db: Database.Database): ViewStore {
     standing: () => ({ source: source(), version: last(), places: places.all() as Place[] }),
     commit: (commit) => {
       write(commit)
+      known = undefined
       readers.forget()
     },
     raise: (version) => {
       if (version > Number(meta.get('floor'))) meta.set('floor', String(version))
+      known = undefined
     },
     ...createHistory(db, { versions, head, oldest }),
     ...createRefs(db, versions),
@@ -126,7 +137,11 @@ function createView(db: Database.Database): ViewStore {
     setSlow: (slow) => {
       meta.set('slow', JSON.stringify(slow))
     },
-    trim: trimmer,
+    trim: (version, maxRows) => {
+      const gone = trimmer(version, maxRows)
+      known = undefined
+      return gone
+    },
     close: () => {
       db.close()
     },
