@@ -226,9 +226,13 @@ function forward(view: ViewStore, projections: readonly Projection[], spec: Sink
     notes,
     open: () => openIt({ adopt: false }),
     settled: async () => {
-      while (forwarder.cursor() !== view.head()) {
-        const { state, error } = forwarder.status()
-        if (state === 'failing' || state === 'fenced') throw new Error(`the sink is ${state}: ${error}`)
+      const head = view.head()
+      for (let looked = performance.now(); forwarder.cursor() !== head;) {
+        if (performance.now() - looked > 1_000) {
+          looked = performance.now()
+          const { state, error } = forwarder.status()
+          if (state === 'failing' || state === 'fenced') throw new Error(`the sink is ${state}: ${error}`)
+        }
         await new Promise<void>((resolve) => (told = resolve))
       }
     },

@@ -102,7 +102,7 @@ async function withRelay<T>(url: string, sinks: number, measure: (load: Load, ur
       file('../../packages/server/dist/cli.js'),
       'serve',
       '--config',
-      file('forward-config.ts'),
+      file('forward.config.ts'),
       '--port',
       String(port),
       '--data',
