@@ -95,7 +95,7 @@ function createView(db: Database.Database): ViewStore {
   let known: { readonly head: number | undefined; readonly at: unknown } | undefined
   const head = (): number | undefined => {
     const at = changes.get()
-    const now = known?.at === at ? known : { head: findHead(), at }
+    const now = known !== undefined && known.at === at ? known : { head: findHead(), at }
     known = now
     return now.head
   }
