@@ -108,10 +108,12 @@ describe('the worker', () => {
         name === 'warehouse'
           ? {
               status: () => ({ state }) as ReturnType<RungSink['status']>,
-              reached: (version, keys) => {
-                if (cursor < version) return { type: 'behind' }
+              cursor: () => cursor,
+              reached: (_version, keys) => {
                 const found = keys.find(({ id }) => id === parked?.id)
-                return found === undefined ? { type: 'reached' } : { type: 'parked', parked: { key: found, reason: 'not unique' } }
+                return found === undefined || parked === undefined
+                  ? { type: 'reached' }
+                  : { type: 'parked', parked: { key: parked, reason: 'not unique' } }
               },
             }
           : undefined,
@@ -159,6 +161,51 @@ describe('the worker', () => {
     rungs.take(ask(3, 1, 'nowhere'))
     await clock.advance(0)
     expect(told.at(-1)).toMatchObject({ id: 3, code: 'not_found' })
+    rungs.close()
+  })
+
+  it('tells nothing of a record of another document that could not be written', async () => {
+    const rungs = watch()
+    head = cursor = 1
+    parked = { ...pets('1'), document: 'secret' as DocumentId }
+    rungs.take(ask(1, 1))
+    await clock.advance(0)
+    expect(told).toEqual([
+      { type: 'reached', id: 1, code: 'sink_parked', message: 'a record that depends on one of the edit cannot be written' },
+    ])
+    rungs.close()
+  })
+
+  it('asks the view no more of 50,000 waits than what a slice and the cursor allow', async () => {
+    let asked = 0
+    const rungs = createRungWatch({
+      view: {
+        versionOf: (_document, seq) => {
+          asked++
+          return seq <= head ? seq : undefined
+        },
+        entries: () => [],
+      },
+      sink: () => ({
+        status: () => ({ state }) as ReturnType<RungSink['status']>,
+        cursor: () => cursor,
+        reached: () => ({ type: 'reached' }),
+      }),
+      tell: (tell) => void told.push(tell),
+      clock,
+    })
+    head = 1
+    for (let i = 1; i <= 50_000; i++) rungs.take(ask(i, 1_000_000))
+    rungs.take(ask(50_001, 1))
+    await clock.advance(0)
+    const first = asked
+    expect(first).toBeLessThanOrEqual(1000)
+    cursor = 1
+    for (let i = 0; i < 200 && told.length === 0; i++) {
+      rungs.look()
+      await clock.advance(10)
+    }
+    expect(told).toEqual([{ type: 'reached', id: 50_001, code: 'ok', message: '' }])
     rungs.close()
   })
 

@@ -25,7 +25,7 @@ it('answers at once what is quick, and what is slow after signs of life, as JSON
             ? Promise.resolve({ name: sink })
             : new Promise((resolve, reject) => ends.push((error) => (error === undefined ? resolve({ equal: true }) : reject(error)))),
       },
-      receipts: { authorize, clock, rungs: { wait: () => () => undefined }, lineage: () => Promise.resolve(undefined) },
+      receipts: { authorize, clock, rungs: { wait: () => () => undefined }, head: () => Promise.resolve(undefined) },
     },
     unready: () => undefined,
     failed: () => undefined,

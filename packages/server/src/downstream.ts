@@ -66,11 +66,7 @@ export function startDownstream(
 /** What HTTP needs of it: `/v1/sinks` and `/v1/changes`, for tokens and for the secret that is made in the folder. */
 export function operatorRoutes(
   { forwarding, control }: Downstream,
-  {
-    data,
-    authorize,
-    lineage,
-  }: { readonly data: string; readonly authorize: ReceiptParts['authorize']; readonly lineage: ReceiptParts['lineage'] },
+  { data, authorize, head }: { readonly data: string; readonly authorize: ReceiptParts['authorize']; readonly head: ReceiptParts['head'] },
 ): {
   readonly control: { readonly authorize: ReceiptParts['authorize']; readonly sinks: SinkControl; readonly receipts: ReceiptParts }
   readonly changes: ChangeFeeds
@@ -78,7 +74,7 @@ export function operatorRoutes(
   const forOperators = withSecret(makeSecret(data), authorize)
   const parts = { authorize: forOperators, clock: systemClock }
   return {
-    control: { authorize: forOperators, sinks: control, receipts: { ...parts, rungs: forwarding, lineage } },
+    control: { authorize: forOperators, sinks: control, receipts: { ...parts, rungs: forwarding, head } },
     changes: createChangeFeeds({ ...parts, read: (request, signal) => forwarding.changes(request, signal) }),
   }
 }

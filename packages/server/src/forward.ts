@@ -68,7 +68,7 @@ export async function createForwardServer(options: ServerOptions): Promise<Forwa
       authorize,
       origin: originPolicy(checked),
       metrics: createMetrics(forwardingFigures(downstream.watch)),
-      ...operatorRoutes(downstream, { data, authorize, lineage: async (id) => (await source.head(id))?.lineage }),
+      ...operatorRoutes(downstream, { data, authorize, head: (id) => source.head(id) }),
       unready: () => unready,
       failed: (error) => logger.error({ code: error.code, reason: error.reason }, 'a request failed'),
     })

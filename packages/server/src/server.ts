@@ -100,7 +100,7 @@ function relayOn(stored: Log, options: Options, started: Started): Relay {
   started.push(() => compactor.close())
   const authorize = checkedAuthorize(auth, systemClock)
   const origin = originPolicy(options)
-  const routes = downstream && operatorRoutes(downstream, { data, authorize, lineage: async (id) => (await log.head(id))?.lineage })
+  const routes = downstream && operatorRoutes(downstream, { data, authorize, head: (id) => log.head(id) })
   let unready: ErrorCode | undefined
   let closing = false
   const presence = createPresence({ clock: systemClock, limits })

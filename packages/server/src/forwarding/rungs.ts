@@ -51,7 +51,8 @@ export function createRungDesk(send: (ask: AwaitAsk) => void): RungDesk {
   return {
     wait(what, answer) {
       if (waits.size >= MAX_WAITS) {
-        answer('too_many', `at most ${MAX_WAITS} waits for sinks at a time`)
+        // Later, as every answer.
+        queueMicrotask(() => answer('too_many', `at most ${MAX_WAITS} waits for sinks at a time`))
         return () => undefined
       }
       const id = ++last
@@ -80,7 +81,7 @@ export function createRungDesk(send: (ask: AwaitAsk) => void): RungDesk {
 // The worker
 
 /** What the watch asks of a sink. */
-export type RungSink = Pick<Forwarder, 'status' | 'reached'>
+export type RungSink = Pick<Forwarder, 'status' | 'cursor' | 'reached'>
 
 /** The half in the worker. */
 export interface RungWatch {
@@ -94,11 +95,26 @@ export interface RungWatch {
 const LOOK_MS = 10
 /** Looks nobody asked for, while somebody waits, in ms: a state may change without a commit. */
 const IDLE_MS = 500
+/** Waits that one look places or answers, at most: others have the thread in between. */
+const SLICE = 500
 
 interface Wait extends Awaited {
   readonly id: number
-  /** Of the view; undefined until the entry was projected. */
-  version: number | undefined
+  isForgotten: boolean
+}
+
+/** A wait whose entry is in the view. */
+interface Placed {
+  readonly wait: Wait
+  readonly version: number
+}
+
+/** The waits for one sink. */
+interface Line {
+  /** In the order in which they came; their entries were not projected when it was last asked. */
+  unplaced: Wait[]
+  /** By version, the lowest last. */
+  placed: Placed[]
 }
 
 export interface RungWatchOptions {
@@ -108,9 +124,12 @@ export interface RungWatchOptions {
   readonly clock: Clock
 }
 
+/** A look costs what it answers, not what waits: only versions up to the cursor are taken up, and a slice of what was not projected yet. */
 export function createRungWatch({ view, sink, tell, clock }: RungWatchOptions): RungWatch {
   const waits = new Map<number, Wait>()
+  const lines = new Map<string, Line>()
   let due: number | undefined
+  let idleAt = 0
   let cancel = (): void => undefined
 
   const plan = (ms: number): void => {
@@ -120,43 +139,88 @@ export function createRungWatch({ view, sink, tell, clock }: RungWatchOptions): 
     due = at
     cancel = clock.after(ms, () => {
       due = undefined
-      look()
-      if (waits.size > 0) plan(IDLE_MS)
+      const isMore = look()
+      if (waits.size > 0) plan(isMore ? 0 : IDLE_MS)
     })
   }
-  const look = (): void => {
-    for (const wait of waits.values()) {
-      const answer = judge(wait, sink(wait.sink))
-      if (answer === undefined) continue
-      waits.delete(wait.id)
-      tell({ type: 'reached', id: wait.id, ...answer })
+  /** Whether there is more to do at once. */
+  const look = (): boolean => {
+    const isIdle = clock.now() >= idleAt
+    if (isIdle) idleAt = clock.now() + IDLE_MS
+    let isMore = false
+    for (const [name, line] of lines) {
+      const found = sink(name)
+      if (found === undefined) refuseAll(line, { code: 'not_found', message: `this relay has no sink ${JSON.stringify(name)}` })
+      else if (serve(line, found)) isMore = true
+      else if (isIdle && STOPPED.has(found.status().state)) {
+        refuseAll(line, { code: 'sink_paused', message: `the sink ${name} is ${found.status().state}` })
+      }
+      if (line.placed.length + line.unplaced.length === 0) lines.delete(name)
     }
+    return isMore
   }
-  const judge = (wait: Wait, found: RungSink | undefined): Answer | undefined => {
-    if (found === undefined) return { code: 'not_found', message: `this relay has no sink ${JSON.stringify(wait.sink)}` }
-    wait.version ??= view.versionOf(wait.document, wait.seq)
-    const { version } = wait
-    const [entry] = version === undefined ? [] : view.entries(version - 1, version, 1)
+  /** Whether a slice was not enough. */
+  const serve = (line: Line, found: RungSink): boolean => {
+    const tried = line.unplaced.splice(0, SLICE).filter(({ isForgotten }) => !isForgotten)
+    const still: Wait[] = []
+    for (const wait of tried) {
+      const version = view.versionOf(wait.document, wait.seq)
+      if (version === undefined) still.push(wait)
+      else insert(line.placed, { wait, version })
+    }
+    // Some were placed: those behind them may be as well. If none was, the projector has to go on first.
+    const isMore = still.length < tried.length && line.unplaced.length > 0
+    line.unplaced.push(...still)
+    const cursor = found.cursor() ?? -1
+    for (let answered = 0; answered < SLICE; answered++) {
+      const last = line.placed.at(-1)
+      if (last === undefined || last.version > cursor) return isMore
+      line.placed.pop()
+      if (!last.wait.isForgotten) answer(last.wait, judge(last, found))
+    }
+    return true
+  }
+  const judge = ({ wait, version }: Placed, found: RungSink): Answer => {
+    const [entry] = view.entries(version - 1, version, 1)
     // Read ahead of its place, the entry has no version of its own.
     const records = entry?.document === wait.document ? entry.keys : []
-    const outcome = version === undefined ? BEHIND : found.reached(version, records)
-    if (outcome.type === 'reached') return { code: 'ok', message: '' }
-    if (outcome.type === 'parked') {
-      const { key, reason } = outcome.parked
-      return { code: 'sink_parked', message: `${key.collection}/${key.id}: ${reason}` }
-    }
-    const { state } = found.status()
-    return STOPPED.has(state) ? { code: 'sink_paused', message: `the sink ${wait.sink} is ${state}` } : undefined
+    const outcome = found.reached(version, records)
+    if (outcome.type !== 'parked') return { code: 'ok', message: '' }
+    const { key, reason } = outcome.parked
+    // By a join it may be of a document that who waits may not read.
+    const which =
+      key.document === wait.document
+        ? `${key.collection}/${key.id}: ${reason}`
+        : 'a record that depends on one of the edit cannot be written'
+    return { code: 'sink_parked', message: which }
+  }
+  const answer = (wait: Wait, told: Answer): void => {
+    waits.delete(wait.id)
+    tell({ type: 'reached', id: wait.id, ...told })
+  }
+  const refuseAll = (line: Line, told: Answer): void => {
+    const all = [...line.placed.map(({ wait }) => wait), ...line.unplaced]
+    line.placed = []
+    line.unplaced = []
+    for (const wait of all) if (!wait.isForgotten) answer(wait, told)
   }
 
   return {
     take(ask) {
       if (ask.type === 'forget') {
+        const wait = waits.get(ask.id)
+        if (wait !== undefined) wait.isForgotten = true
         waits.delete(ask.id)
         return
       }
       const { id, document, seq, sink: name } = ask
-      waits.set(id, { id, document, seq, sink: name, version: undefined })
+      const wait: Wait = { id, document, seq, sink: name, isForgotten: false }
+      waits.set(id, wait)
+      const line = lines.get(name) ?? { unplaced: [], placed: [] }
+      lines.set(name, line)
+      line.unplaced.push(wait)
+      // Who asks of a sink that stands still is told so at once.
+      idleAt = 0
       plan(0)
     },
     look: () => {
@@ -170,6 +234,16 @@ export function createRungWatch({ view, sink, tell, clock }: RungWatchOptions): 
 
 type Answer = Pick<AwaitTell, 'code' | 'message'>
 
-const BEHIND = { type: 'behind' } as const
+/** Keeps the lowest version last. New ones are mostly the highest. */
+function insert(placed: Placed[], one: Placed): void {
+  let [low, high] = [0, placed.length]
+  while (low < high) {
+    const middle = (low + high) >> 1
+    if ((placed[middle]?.version ?? 0) > one.version) low = middle + 1
+    else high = middle
+  }
+  placed.splice(low, 0, one)
+}
+
 /** Somebody has to do something before it goes on. */
 const STOPPED: ReadonlySet<SinkState> = new Set<SinkState>(['paused', 'poisoned', 'cut-off', 'fenced', 'stopped'])

@@ -7,7 +7,7 @@ import { SyncError } from '@rejoin/shared'
 import type { AuthRequest, Grant } from '../relay/grant.ts'
 import { authRequest, refusalBody } from './answer.ts'
 import type { ReceiptParts } from './receipts.ts'
-import { answerReceipt } from './receipts.ts'
+import { answerReceipt, createReceiptGate } from './receipts.ts'
 
 /** What the routes call. Rejects with `SyncError`: `not_found` for a sink or command that there is none, `bad_option` for arguments that cannot be meant. */
 export interface SinkControl {
@@ -32,6 +32,7 @@ const NO_STORE = { 'Cache-Control': 'no-store' }
 /** Adds the routes. */
 export function addSinkRoutes(app: Hono, parts: SinkRouteParts): void {
   const { sinks, receipts } = parts
+  const gate = createReceiptGate()
   app.get('/v1/sinks', async (c) => {
     await forAdmins(c, parts)
     return c.json({ sinks: await sinks.list() }, 200, NO_STORE)
@@ -41,7 +42,7 @@ export function addSinkRoutes(app: Hono, parts: SinkRouteParts): void {
     // Who waits for their own edit is no operator.
     if (c.req.query('after') !== undefined) {
       refuseUnready(parts)
-      return answerReceipt(c, name, receipts)
+      return answerReceipt(c, name, receipts, gate)
     }
     await forAdmins(c, parts)
     const found = (await sinks.list()).find((sink) => sink.name === name)

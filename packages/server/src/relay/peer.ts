@@ -338,9 +338,12 @@ export class Peer implements MemberPeer, SocketListener {
   }
 
   #await({ ref, handle, seq, sink }: SessionEffect & { type: 'await' }): void {
-    const document = this.#members.get(handle)?.member.document.id
-    if (document !== undefined)
-      this.#awaits.begin({ sink, document, seq }, (code, message) => this.#step({ type: 'reached', ref, code, message }))
+    const document = this.#members.get(handle)?.member.document
+    const answer = (code: ErrorCode, message: string): void => this.#step({ type: 'reached', ref, code, message })
+    if (document === undefined || seq > document.seq) return answer('not_found', `there is no entry ${seq} of this document`)
+    const [no, gone] = ['forbidden', 'no grant on this document'] as const
+    const ask = { sink, document: document.id, seq }
+    this.#awaits.begin(ask, (code, message) => (this.accessTo(handle) === 'none' ? answer(no, gone) : answer(code, message)))
   }
 
   /** As the session has it now: what it said some effects ago may be over. */
