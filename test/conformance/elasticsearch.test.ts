@@ -15,6 +15,7 @@ import { NEVER, at, pet, petKey } from '../support/deliveries.ts'
 import { EXEMPT, INGESTING, open as openConformance } from './elasticsearch.ts'
 import { describeConformance } from '../support/conformance.ts'
 import { documents, found, request } from '../support/elasticsearch-sink.ts'
+import { requires } from '../support/requires.ts'
 import { sinkContext } from '../support/sink-context.ts'
 import type { OpensearchServer } from '../support/servers/opensearch.ts'
 import { describeOpensearch, startOpensearch } from '../support/servers/opensearch.ts'
@@ -25,6 +26,11 @@ const SCHEMA: Schema = defineSchema({
 })
 const EMPTY: RecordValue = { name: null, age: null, alive: null, born: null, extra: null, note: null }
 const LOG = 'a'.repeat(32)
+
+/** Each of its commits is several requests to a slow server. */
+const describeKit = requires('15 s', () =>
+  process.env['REJOIN_TEST'] === 'all' ? undefined : 'it runs with REJOIN_TEST=all, or npm run conformance -- elasticsearch',
+)
 
 describe('elasticsearch()', () => {
   const node = 'http://127.0.0.1:9'
@@ -104,7 +110,9 @@ describeOpensearch('the Elasticsearch sink', () => {
   })
 
   // On the same server, since one takes seconds to start; `npm run conformance -- elasticsearch` restarts it too.
-  describeConformance('the Elasticsearch sink', () => openConformance(server.url), { ...EXEMPT, 'server restarted': 'not ours' })
+  describeKit('under the kit', () => {
+    describeConformance('the Elasticsearch sink', () => openConformance(server.url), { ...EXEMPT, 'server restarted': 'not ours' })
+  })
 
   it('shows rows of every kind behind its alias, as they are', async () => {
     const sink = open()
