@@ -91,6 +91,8 @@ export async function live({ seed, model: name, options }: Case, trace?: (what: 
     else if (roll === 27 && isState) model.wipe?.()
     else if ((roll === 28 || (roll > 37 && isSmall)) && isState) {
       await world.stop()
+      // A request that is under way does not outlive the rebuilding of a view.
+      model.arrive()
       world.loseView()
     } else if (roll === 29) world.trim()
     else if (roll === 30) model.backup?.()
