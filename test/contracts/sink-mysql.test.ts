@@ -101,6 +101,22 @@ describeMariadb('the MySQL sink', () => {
     await sink.close()
   })
 
+  it("never writes into another key's row, which a unique index of its owner's would have it do", async () => {
+    const under = await make()
+    const sink = await under.open(SCHEMA)
+    await sink.begin()
+    await sink.commit({ rows: [pet('1', { name: 'A', age: 1 })], from: undefined, to: at(1) })
+    await under.unique?.('pets', 'name')
+    await sink.begin()
+    const outcome = await sink.commit({ rows: [pet('8', { name: 'B' }), pet('9', { name: 'A', age: 9 })], from: at(1), to: at(2) })
+    expect(outcome).toMatchObject({ type: 'committed', parked: [{ key: { id: '9' } }] })
+    expect((await under.rows(SCHEMA)).map(({ key, value }) => [key.id, value['name'], value['age']])).toEqual([
+      ['1', 'A', 1],
+      ['8', 'B', null],
+    ])
+    await sink.close()
+  })
+
   it('parks what an index or a request cannot hold, and writes the others', async () => {
     const under = await make()
     const sink = await under.open(SCHEMA)

@@ -90,15 +90,12 @@ export async function connect(address: KafkaAddress, clientId: string): Promise<
   const consumer = new kafka.Consumer({ ...base, groupId: base.clientId, autocommit: false })
   const topics = async (names: readonly string[]): Promise<ReadonlyMap<string, TopicState>> => {
     const there = new Set(await masked(admin.listTopics()))
-    const wanted = names.filter((name) => there.has(name))
-    if (wanted.length === 0) return new Map()
-    const metadata = await masked(admin.metadata({ topics: wanted, forceUpdate: true, autocreateTopics: false }))
-    return new Map(
-      wanted.flatMap((name) => {
-        const topic = metadata.topics.get(name)
-        return topic === undefined ? [] : [[name, { id: topic.id, partitions: topic.partitionsCount }] as const]
-      }),
-    )
+    const found = new Map<string, TopicState>()
+    for (const name of names) {
+      const state = there.has(name) ? await masked(stateOf(admin, name)) : undefined
+      if (state !== undefined) found.set(name, { id: state.id, partitions: state.partitionsCount })
+    }
+    return found
   }
   return {
     topics,
@@ -132,6 +129,17 @@ export async function connect(address: KafkaAddress, clientId: string): Promise<
     close: async () => {
       await Promise.allSettled([admin.close(), ended(consumer)])
     },
+  }
+}
+
+/** What the cluster says of a topic; undefined for one that is not there, or not any more. */
+async function stateOf(client: Pick<Kafka.Admin, 'metadata'>, topic: string): Promise<Kafka.ClusterTopicMetadata | undefined> {
+  try {
+    return (await client.metadata({ topics: [topic], forceUpdate: true, autocreateTopics: false })).topics.get(topic)
+  } catch (error) {
+    // The driver has a word of its own for it, and no code.
+    if (meaningOf(error) === 'gone' || wordsOf(error).some((words) => words.startsWith('Unknown topic'))) return undefined
+    throw error
   }
 }
 
@@ -197,8 +205,7 @@ const CONTROL = 0x20
 const COMMIT = 1
 
 async function readAll(consumer: Kafka.Consumer, topic: string, each: (message: Stored) => void, from: bigint): Promise<void> {
-  const metadata = await consumer.metadata({ topics: [topic], forceUpdate: true, autocreateTopics: false })
-  const found = metadata.topics.get(topic)
+  const found = await stateOf(consumer, topic)
   if (found === undefined) return
   // Up to the last message, decided or not: a transaction of somebody else that hangs must not hide ours behind it.
   const ends = await consumer.listOffsets({ topics: [topic], timestamp: -1n, isolationLevel: 0 })
