@@ -164,7 +164,8 @@ export function createParking({ notes, transform, clock, isState }: ParkingParts
           set({ key: row.key, reason, letters: 1, failed: false })
         } else if (free(row.key)) removeLetters.push(letterId(row.key))
       }
-      for (const key of freed) if (free(key)) removeLetters.push(letterId(key))
+      // On what select fails no more the destination may say no.
+      for (const key of freed) if (!reasons.has(keyText(key)) && free(key)) removeLetters.push(letterId(key))
       if (putLetters.length + removeLetters.length > 0) notes.write({ putLetters, removeLetters })
     },
     sift: (rows, failed) =>
