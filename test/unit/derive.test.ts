@@ -131,7 +131,8 @@ describe('a cut, strategy state', () => {
     }
     expect(chosen(1, 1_000)).toEqual([5, 30])
     expect(chosen(1, 15)).toEqual([3, 10])
-    expect(chosen(3, 15), 'one version, though it is more').toEqual([4, 20])
+    expect(chosen(3, 9), 'one version, though it is more').toEqual([4, 20])
+    expect(chosen(3, 15), 'with the next, which adds no more than a batch').toEqual([5, 30])
     expect(chosen(5, 15)).toEqual([5, 0])
   })
 
@@ -147,13 +148,63 @@ describe('a cut, strategy state', () => {
           const { to, sources } = chooseCut(view, transform, after, limit)
           expect(to).toBeGreaterThan(after)
           expect(sources).toEqual(transform.affected(view, view.dirty(after, to), to))
-          const isLeast = to === view.cut(after, { items: 1, bytes: limit.bytes })
-          if (sources.length > limit.items) expect(isLeast, 'more than the limit only where it cannot be less').toBe(true)
+          const least = view.cut(after, { items: 1, bytes: limit.bytes })
+          const first = transform.affected(view, view.dirty(after, least), least).length
+          if (sources.length > limit.items) expect(first, 'more than the limit only where it cannot be less').toBeGreaterThan(limit.items)
+          if (to > least)
+            expect(sources.length, 'and then no more than a batch beyond').toBeLessThanOrEqual(
+              limit.items + (first > limit.items ? first : 0),
+            )
+          expect(to, 'never more changes than a batch has').toBeLessThanOrEqual(view.cut(after, limit))
           after = to
         }
       }),
       { numRuns: 150 },
     )
+  })
+
+  it('chosen one after another, leaves T at every cursor', async () => {
+    const limits = fc.record({ items: fc.integer({ min: 1, max: 4 }), bytes: fc.constantFrom(1, 40, 1_000) })
+    await fc.assert(
+      fc.asyncProperty(histories, anyProjections, limits, async (entries, projections, limit) => {
+        const view = viewOf(entries)
+        const transform = compileTransform(CLINIC, projections)
+        const destination: Destination = new Map()
+        for (let from = 0; from < entries.length;) {
+          const cut = chooseCut(view, transform, from, limit)
+          const { rows } = await deriveState(view, transform, { ...cut, from })
+          for (const row of rows) write(destination, row)
+          const truth = truthOf(entries, cut.to, projections)
+          expect(shownOf(destination.values(), truth.poisoned)).toEqual(shownOf(truth.rows.values(), truth.poisoned))
+          from = cut.to
+        }
+      }),
+      { numRuns: 250 },
+    )
+  })
+
+  it('takes edits of one record with many dependents together, and what another document changes behind them', () => {
+    const pets = Array.from({ length: 5_000 }, (_, i) => ({ collection: 'pets', id: String(i), value: { ownerId: 'o' } }))
+    const city = (id: string, name: string) => [{ collection: 'owners', id, value: { city: name } }]
+    const edits = Array.from({ length: 10 }, (_, i) => entryOf(i + 3, 'a', city('o', `c${i}`)))
+    const other = entryOf(13, 'b', [{ collection: 'pets', id: 'x', value: { name: 'Rex' } }])
+    const transform = compileTransform(CLINIC, PROJECTIONS[1] ?? [])
+    const stretch = (...behind: readonly ProjectedEntry[]) => {
+      const view = viewOf([entryOf(1, 'a', pets), entryOf(2, 'b', pets), ...edits, ...behind])
+      let asked = 0
+      const counted = {
+        ...transform,
+        affected: (...given: Parameters<typeof transform.affected>) => (asked++, transform.affected(...given)),
+      }
+      const { to, sources } = chooseCut(view, counted, 2, { items: 1_000, bytes: 1e9 })
+      return { to, sources: sources.length, asked }
+    }
+    expect(stretch()).toMatchObject({ to: 12, sources: 5_000 })
+    expect(stretch(other)).toMatchObject({ to: 13, sources: 5_001 })
+    // As many dependents of another record would be another such batch: they come after these.
+    const apart = stretch(other, entryOf(14, 'b', city('o', 'Ulm')))
+    expect(apart).toMatchObject({ to: 13, sources: 5_001 })
+    expect(apart.asked, 'bounded: the versions are doubled').toBeLessThan(20)
   })
 })
 

@@ -36,21 +36,66 @@ export interface Cut {
 }
 
 /**
- * The end of the next cut, with no more than `limits` between, records that depend on changed ones counted too; one version when even that has more. `to` is `after` when there is nothing new.
+ * The end of the next cut, with no more than `limits` between, records that depend on changed ones counted too. When one version alone has more, later ones come with it as long as they add no more
+ * than a batch: ten edits of a record that thousands depend on are then one rewrite of them, not ten. `to` is `after` when there is nothing new.
  */
 export function chooseCut(view: View, transform: Transform, after: number, limits: CutLimits): Cut {
   // With the bytes of all the others: the last try, with one item, has to come out there.
   const least = view.cut(after, { items: 1, bytes: limits.bytes })
   if (least <= after) return { to: after, sources: [] }
+  const tried: Tried[] = []
   for (let items = limits.items; ;) {
     const to = view.cut(after, { items, bytes: limits.bytes })
-    const differences = view.differences(after, to, limits.items)
-    const dirty = differences?.map(({ key }) => key) ?? view.dirty(after, to)
-    const sources = transform.affected(view, dirty, to)
-    if (sources.length <= limits.items || to === least) return { to, sources, differences }
+    const { dirty, ...cut } = cutTo(view, transform, { after, to, limits })
+    if (cut.sources.length <= limits.items) return cut
+    if (to === least) return extend(view, transform, cut, { after, limits, tried })
+    tried.push({ to, sources: cut.sources.length })
     // Fewer changes than these, so that it ends.
-    items = Math.max(1, Math.min(dirty.length - 1, Math.ceil((dirty.length * limits.items) / sources.length)))
+    items = Math.max(1, Math.min(dirty.length - 1, Math.ceil((dirty.length * limits.items) / cut.sources.length)))
   }
+}
+
+interface Tried {
+  readonly to: number
+  /** How many. */
+  readonly sources: number
+}
+
+interface Stretch {
+  readonly after: number
+  readonly limits: CutLimits
+}
+
+function cutTo(
+  view: View,
+  transform: Transform,
+  { after, to, limits }: Stretch & { readonly to: number },
+): Cut & { readonly dirty: readonly Key[] } {
+  const differences = view.differences(after, to, limits.items)
+  const dirty = differences?.map(({ key }) => key) ?? view.dirty(after, to)
+  return { to, dirty, differences, sources: transform.affected(view, dirty, to) }
+}
+
+/** As far beyond `first` as adds no more sources than a batch, by steps that double and then halve: what is affected only grows with the end. `tried`: ends beyond it, the last first. */
+function extend(
+  view: View,
+  transform: Transform,
+  first: Cut,
+  { after, limits, tried }: Stretch & { readonly tried: readonly Tried[] },
+): Cut {
+  const most = first.sources.length + limits.items
+  const top = view.cut(after, limits)
+  let beyond = tried.findLast(({ sources }) => sources > most)?.to ?? Number.POSITIVE_INFINITY
+  const known = tried.find(({ sources }) => sources <= most)
+  let best = known === undefined ? first : cutTo(view, transform, { after, limits, to: known.to })
+  let doubles = true
+  for (let step = 1; step >= 1; step = doubles ? step * 2 : Math.floor(step / 2)) {
+    const to = Math.min(view.cut(best.to, { items: step, bytes: limits.bytes }), top)
+    const cut = to > best.to && to < beyond ? cutTo(view, transform, { after, limits, to }) : undefined
+    if (cut !== undefined && cut.sources.length <= most) best = cut
+    else [beyond, doubles] = [Math.min(beyond, to), false]
+  }
+  return best
 }
 
 /**
