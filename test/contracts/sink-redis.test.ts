@@ -1,16 +1,18 @@
 /**
  * The Redis sink, held to the contract of sinks on a real server.
  */
-import { afterAll, beforeAll } from 'vitest'
+import { collection, defineSchema, json } from '@rejoin/shared'
+import { afterAll, beforeAll, expect, it } from 'vitest'
 import { openSink, redis } from '#server/sinks/redis.js'
 import { createMemoryNotes } from '#server/storage/notes-memory.js'
 import { addressOf } from '#server/sinks/message.js'
+import { petKey } from '../support/deliveries.ts'
 import { redisCommands, redisRows } from '../support/redis.ts'
 import type { RedisServer } from '../support/servers/redis.ts'
 import { describeRedis, startRedis } from '../support/servers/redis.ts'
 import { describePowers } from './sink-powers.contract.ts'
 import type { SinkUnderTest } from './sink.contract.ts'
-import { contextOf, describeSink } from './sink.contract.ts'
+import { at, contextOf, describeSink } from './sink.contract.ts'
 
 describeRedis('the Redis sink', () => {
   let server: RedisServer
@@ -41,5 +43,29 @@ describeRedis('the Redis sink', () => {
     }
     describeSink(`in Redis as ${as}`, make)
     describePowers(`in Redis as ${as}`, make)
+
+    it(`parks, as ${as}, a row with a field of the stamp's name, and what the record becomes next is written`, async () => {
+      const under = make()
+      // A schema has no such fields; what a projection without `fields` gives may have.
+      const schema = defineSchema({ pets: collection({ name: json() }) })
+      const sink = await under.open(schema)
+      const { place } = await sink.begin()
+      const [mine, theirs] = [{ name: 'Rex' }, { name: 'Max', rejoin_version: 1e15 }]
+      const rows = ['1', '2'].map((id) => ({ key: petKey(id), value: id === '1' ? mine : theirs }))
+      expect(await sink.commit({ rows, from: place, to: at(1) })).toMatchObject({
+        type: 'committed',
+        parked: [{ key: petKey('2'), reason: expect.stringContaining("rejoin_version is Rejoin's own") }],
+      })
+      const namesNow = async () => (await under.rows(schema)).map(({ key, value }) => [key.id, value['name']])
+      expect(await namesNow()).toEqual([['1', 'Rex']])
+      expect(await sink.commit({ rows: [{ key: petKey('2'), value: { name: 'Tom' } }], from: at(1), to: at(2) })).toMatchObject({
+        parked: [],
+      })
+      expect(await namesNow()).toEqual([
+        ['1', 'Rex'],
+        ['2', 'Tom'],
+      ])
+      await sink.close()
+    })
   }
 })

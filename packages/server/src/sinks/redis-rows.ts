@@ -4,7 +4,7 @@
 import type { JsonValue, RecordValue } from '@rejoin/shared'
 import { SyncError, canonicalJson } from '@rejoin/shared'
 import { createConnection } from './connection.ts'
-import type { Delivery } from './delivery.ts'
+import type { Delivery, Refusal } from './delivery.ts'
 import { BUCKETS, bucketOf, hashText } from './digest.ts'
 import { addressOf } from './message.ts'
 import type { CursorContext, Link, Names } from './redis-link.ts'
@@ -51,14 +51,15 @@ export function createRedisRows(
       return cursor.begin()
     },
     deliver: async (rows, { to, force = false }, signal) => {
-      for (const part of partsOf(rows, (row) => textsOf(row, to.version, as))) {
+      const [fit, refused] = sorted(rows)
+      for (const part of partsOf(fit, (row) => textsOf(row, to.version, as))) {
         signal.throwIfAborted()
         const keys = part.flatMap(({ row: { key } }) => [rowKey(key), names.index(key.collection)])
         const given = [...cursor.known(), `${to.version}`, force ? '1' : '', `${ttl}`, as, ...part.flatMap(({ texts }) => texts)]
         const answer = await (await open()).run(WRITE, [names.cursor, names.graves, ...keys], given)
         if (answer === 'fenced' || answer === 'lost') return answer
       }
-      return []
+      return refused
     },
     moved: (to) => cursor.moved(to),
     check: () => cursor.check(),
@@ -116,6 +117,17 @@ async function* pagesOf(link: Link, { names, targets }: Where): AsyncGenerator<r
 
 function memberOf({ document, id }: Key): string {
   return `${document}${NUL}${id}`
+}
+
+/** Rows that may be written, and those with a field of the stamp's name: it would stand in the stamp's place, and hold off or let through what it likes. */
+function sorted(rows: readonly SinkRow[]): readonly [SinkRow[], Refusal[]] {
+  const fit: SinkRow[] = []
+  const refused: Refusal[] = []
+  for (const row of rows) {
+    if (row.value === null || !Object.hasOwn(row.value, STAMP)) fit.push(row)
+    else refused.push({ row, reason: `its field ${STAMP} is Rejoin's own in every row; name it otherwise` })
+  }
+  return [fit, refused]
 }
 
 /** Of a row what the script is given: member, stamp, count, texts. */
