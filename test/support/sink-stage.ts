@@ -32,7 +32,7 @@ export function makeStage() {
 
   const start = (
     options: ForwardOptions = {},
-    more: { readonly delivery?: Delivery; readonly ceiling?: () => number | undefined } = {},
+    more: { readonly delivery?: Delivery; readonly ceiling?: () => number | undefined; readonly maxParked?: number } = {},
   ): Forwarder => {
     const traits = { transactional: more.delivery === undefined, strategies: ['state', 'actions'], readable: true } as const
     const forward = forwardOf('memory', traits, options)
@@ -46,6 +46,7 @@ export function makeStage() {
       clock,
       random: () => 0.5,
       ceiling: more.ceiling,
+      maxParked: more.maxParked,
       open: async ({ adopt }) => {
         const context = sinkContext({ name: 'sink', collections: transform.targets, log: 'log', adopt, forward, notes })
         const sink = more.delivery === undefined ? openMemorySink(destination, context) : deliverySink(more.delivery, context, clock)

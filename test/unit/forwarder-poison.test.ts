@@ -44,6 +44,41 @@ describe('with strategy state', () => {
     await forwarder.stop()
   })
 
+  it('stops when more are parked than may be, and lets through what does not add to them, deletes first of all', async () => {
+    const stage = makeStage()
+    const { clock, write, start, names } = stage
+    refusing(stage, 'bad')
+    const forwarder = start({}, { maxParked: 2 })
+    write({ a: 'bad', b: 'bad', c: 'bad', d: 'Rex' })
+    await clock.advance(10)
+    // What could be written is there, and its place: nothing is written twice.
+    expect([forwarder.status().state, forwarder.status().parked.total, names()]).toEqual(['poisoned', 3, { d: 'Rex' }])
+    write({ a: null, d: 'Max' })
+    write({ e: 'Mia' })
+    await forwarder.resume()
+    forwarder.poke()
+    await clock.advance(10)
+    expect([forwarder.status().state, forwarder.status().parked.total, names()]).toEqual(['current', 2, { d: 'Max', e: 'Mia' }])
+    write({ f: 'bad' })
+    forwarder.poke()
+    await clock.advance(10)
+    expect(forwarder.status()).toMatchObject({ state: 'poisoned', error: expect.stringContaining('more than 2 rows are parked') as string })
+    await forwarder.stop()
+  })
+
+  it('counts a row that the destination refuses again when it is tried again as parked', async () => {
+    const stage = makeStage()
+    const { clock, write, start } = stage
+    refusing(stage, 'bad')
+    write({ a: 'bad' })
+    const forwarder = start()
+    await clock.advance(10)
+    const [count] = await Promise.all([forwarder.requeue(), clock.advance(1_000)])
+    expect([count, forwarder.parked().length, forwarder.status().letters]).toEqual([0, 1, 1])
+    expect(forwarder.reached(1, [{ collection: 'pets', document: 'd' as never, id: 'a' }]).type).toBe('parked')
+    await forwarder.stop()
+  })
+
   it('stops at it when it is told to, with nothing of the commit, and goes on when it is mended', async () => {
     const stage = makeStage()
     const { clock, write, start, names } = stage

@@ -16,8 +16,22 @@ export { jwt } from './http/authorize.ts'
 export type { JwtOptions } from './http/authorize.ts'
 export type { AuthRequest, Authorize, Grant } from './relay/grant.ts'
 
-// Sinks: one entry of its own each, such as @rejoin/server/sinks/sqlite
-export type { SinkSpec } from './sinks/sink.ts'
+// Sinks: one entry of its own each, such as @rejoin/server/sinks/sqlite; what writing another takes; the kit that proves it is @rejoin/server/testing
+export { sinkSpec } from './sinks/spec.ts'
+export type { ForwardOptions } from './sinks/spec.ts'
+export type {
+  OpenSink,
+  Sink,
+  SinkCommit,
+  SinkContext,
+  SinkOutcome,
+  SinkPlace,
+  SinkProof,
+  SinkRow,
+  SinkSpec,
+  SinkStanding,
+  SinkTraits,
+} from './sinks/sink.ts'
 
 // What a sink gets of the records
 export { defineProjection, ref } from './projection/define.ts'

@@ -26,6 +26,8 @@ export interface ForwarderOptions {
   readonly random: Random
   /** The cursor of the sink that this one may not pass (`Forward.after`), by its `cursor()`. `poke` this one when that one has committed. */
   readonly ceiling?: (() => number | undefined) | undefined
+  /** Rows parked beyond which a commit that adds to them stops the sink. @default MAX_PARKED */
+  readonly maxParked?: number | undefined
   /** How often an idle forwarder looks whether the destination is still there and ours, in ms. @default 1_000 */
   readonly idle?: number | undefined
   /** After a small commit the next one is gathered for so long, in ms: many sinks would share a disk with the relay's log. Not with consistency 'every'. @default 0 */

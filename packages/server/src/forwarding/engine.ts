@@ -53,6 +53,7 @@ type EngineOptions = ForwarderOptions & {
 export function createEngine(options: EngineOptions): Engine {
   const { view, transform, forward, log, notes, clock, ceiling, onRows } = options
   const parts: NextParts = { view, transform, forward, log, notes, ceiling }
+  const { maxParked = MAX_PARKED } = options
   const isState = forward.strategy === 'state'
   const parking = createParking({ notes, transform, clock, isState })
   const counted = createCounted({ view, transform, notes })
@@ -114,7 +115,9 @@ export function createEngine(options: EngineOptions): Engine {
     const poisoned = step.type === 'live' ? step.derived.poisoned : step.poisoned
     const isStrict = forward.onPoison === 'stop'
     if (isStrict && poisoned[0] !== undefined) return poison(poisoned[0])
-    if (parking.size + poisoned.length > MAX_PARKED) return tooMany()
+    const before = parking.size
+    const fresh = poisoned.filter(({ key }) => !parking.has(key)).length
+    if (fresh > 0 && before + fresh > maxParked) return tooMany(maxParked)
     parking.fail(poisoned, to.version)
     const outcome = await commit(isStrict ? { ...step.commit, whole: true } : step.commit)
     if (outcome.type === 'refused') return poison(outcome.parked[0])
@@ -129,7 +132,8 @@ export function createEngine(options: EngineOptions): Engine {
       await afterPage(to)
     }
     if (step.type === 'sweep') notes.write({ values: { sweep: step.rest === undefined ? undefined : { ...step.rest } } })
-    return 'written'
+    // Afterwards, as only the destination knows which it refuses: the commit is done, and the next one waits for somebody to look.
+    return parking.size > maxParked && parking.size > before ? tooMany(maxParked) : 'written'
   }
   const afterPage = async ({ version, refreshed }: SinkPlace): Promise<void> => {
     if (notes.get('refresh') === true || sweepOf(notes) !== undefined) notes.write({ values: { refresh: undefined, sweep: undefined } })
@@ -152,7 +156,7 @@ export function createEngine(options: EngineOptions): Engine {
       if (outcome.type === 'committed') return 'written'
       rows = parking.block(rows, refused)
     }
-    return tooMany()
+    return tooMany(maxParked)
   }
 
   const applyMove = async ({ commit: given, replay }: Step & { readonly type: 'move' }): Promise<Applied> => {
@@ -206,8 +210,8 @@ function poison(parked: Parked | undefined): Applied {
   return { hold: { state: 'poisoned', reason: `stopped at ${name}: ${reason}; mend it, then resume` } }
 }
 
-function tooMany(): Applied {
-  const reason = `more than ${MAX_PARKED} rows are parked, or more than ${MAX_HELD} events wait behind one; see to the dead letters, then resume`
+function tooMany(maxParked: number): Applied {
+  const reason = `more than ${maxParked} rows are parked, or more than ${MAX_HELD} events wait behind one; see to the dead letters, then resume`
   return { hold: { state: 'poisoned', reason } }
 }
 

@@ -13,8 +13,8 @@ import type { PoisonedKey } from './derive.ts'
 
 /** Held behind one refused event. Beyond, the sink stops: somebody has to look. */
 export const MAX_HELD = 1_000
-/** Of one sink, parked or held. Beyond, it is not a row that is wrong but the destination, or T. */
-export const MAX_PARKED = 10_000
+/** Of one sink, parked or held. A commit that makes it more stops the sink: it is not a row that is wrong but the destination, or T. One that does not, such as deletes, passes. */
+export const MAX_PARKED = 100_000
 
 /** What is parked of one sink. */
 export interface Parking {

@@ -28,7 +28,7 @@ export interface ForwardOptions {
   readonly strangers?: Forward['strangers'] | undefined
   /** Never passes the cursor of this other sink. @default none */
   readonly after?: string | undefined
-  /** How often the proofs are made by themselves, in seconds. @default on demand only */
+  /** How often the proofs are made by themselves, in whole seconds. @default on demand only */
   readonly verifyEvery?: number | undefined
 }
 
@@ -49,6 +49,8 @@ const NAMES: readonly string[] = [
 
 const MAX_LANES = 64
 const MAX_ITEMS = 1_000_000
+/** A year. */
+const MAX_SECONDS = 31_536_000
 const DEFAULT_BATCH = { items: 5_000, bytes: 8 << 20 }
 
 /**
@@ -98,7 +100,7 @@ export function forwardOf(kind: string, traits: SinkTraits, options: ForwardOpti
     rate: options.rate ?? Number.POSITIVE_INFINITY,
     strangers: oneOf(kind, 'strangers', options.strangers ?? 'report', ['report', 'delete', 'ignore']),
     after: options.after,
-    verifyEvery: options.verifyEvery === undefined ? undefined : options.verifyEvery * 1000,
+    verifyEvery: options.verifyEvery === undefined ? undefined : whole(kind, 'verifyEvery', options.verifyEvery, MAX_SECONDS) * 1000,
   }
   for (const problem of contradictions(forward, traits)) refuse(kind, problem)
   return forward
@@ -109,6 +111,8 @@ function* contradictions(forward: Forward, { transactional, readable }: SinkTrai
   const actions = strategy === 'actions'
   if (!transactional && consistency === 'latest') yield "consistency 'latest' needs a destination with transactions; write 'key' or 'every'"
   if (lanes > 1 && consistency !== 'key') yield "lanes above 1 need consistency 'key': several at once keep order per key only"
+  if (lanes > 1 && transactional)
+    yield 'lanes above 1: rows and cursor of this destination move in one transaction, one after the other; leave lanes out'
   if (actions && projections.some(({ join }) => Object.keys(join).length > 0))
     yield "strategy 'actions' and a join: which of many joined changes caused a row is not known; write strategy 'state'"
   if (consistency === 'every' && onPoison === 'park')
