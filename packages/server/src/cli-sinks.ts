@@ -65,7 +65,7 @@ export function addSinkCommands(program: Command, terminal: Terminal): void {
   steer('resume', 'Goes on: after a pause, a poison row, or having been cut off or fenced.')
   add('rewind', 'Sends again what changed since a version.', async (relay, path, _sink, { to }) =>
     shown((await relay.json(`${path}/rewind`, { to: rewindTo(to ?? '') })) as SinkReport),
-  ).requiredOption('--to <place>', "'oldest', 'now', or a version")
+  ).requiredOption('--to <place>', "'oldest', 'now', a version, or a time such as 2026-05-17T08:00:00Z")
   steer('refresh', 'Writes everything anew, and removes what should not be there.')
   const proofs = (): Option =>
     new Option('--proof <name>', `only this proof; may be repeated (${PROOF_NAMES.join(', ')}; all three)`)

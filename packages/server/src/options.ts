@@ -27,7 +27,7 @@ export interface ServerOptions {
   readonly config?: string | undefined
   /** Where view and sinks are kept: 'here', or 'elsewhere' by `rejoin forward` on the same folder, a process of its own. @default 'here' */
   readonly forward?: 'here' | 'elsewhere' | undefined
-  /** How long changes stay readable, for sinks that are away, `/v1/changes` and rewinding; of them at most the latest million versions. @default '7d' */
+  /** How long changes stay readable at least, for `/v1/changes` and rewinding; those that a sink has not had yet stay longer. Never more than the latest million versions. @default '7d' */
   readonly history?: Duration | undefined
   /** Limits to change; the others keep their defaults. @default DEFAULT_LIMITS */
   readonly limits?: { readonly [Name in keyof Limits]?: Limits[Name] | undefined } | undefined
