@@ -1,7 +1,7 @@
 /**
  * What conformance runs have recorded, and the table of the docs that is made of it.
  */
-import { readFileSync, readdirSync } from 'node:fs'
+import { existsSync, readFileSync, readdirSync } from 'node:fs'
 import { CONFORMANCE_CASES } from '@rejoin/server/testing'
 
 /** One sink's run on one server. */
@@ -49,7 +49,7 @@ function tableOf(results: readonly Recorded[]): string {
   return [
     '| sink | proved on | mechanism |',
     '|---|---|---|',
-    ...results.map(({ sink, server, mechanism }) => `| ${sink} | ${server} | ${mechanism} |`),
+    ...results.map(({ sink, server, mechanism }) => `| ${linked(sink)} | ${server} | ${mechanism} |`),
     '',
     `| guarantee | ${names.join(' | ')} |`,
     `|---|${names.map(() => ':-:|').join('')}`,
@@ -59,6 +59,13 @@ function tableOf(results: readonly Recorded[]): string {
   ]
     .join('\n')
     .trimEnd()
+}
+
+/** With a link to its page, which streams share with the rest of their kind; the memory sink has none. */
+function linked(sink: string): string {
+  if (sink === 'sqlite') return `[${sink}](view-and-sinks.md#the-sqlite-mirror)`
+  const page = `sink-${sink.replace(/-stream$/u, '')}.md`
+  return existsSync(new URL(page, SINKS_PAGE)) ? `[${sink}](${page})` : sink
 }
 
 function superscript(n: number): string {
