@@ -121,7 +121,7 @@ export function describeSink(name: string, make: () => SinkUnderTest | Promise<S
       ])
     })
 
-    it('keeps one id in two documents apart', async () => {
+    it('pet 1 in two clinics: keeps one id in two documents apart', async () => {
       const sink = await beginAt(1, [pet('1', { name: 'A' }, 'a'), pet('1', { name: 'B' }, 'b')])
       await sink.commit({ rows: [pet('1', null, 'a')], from: at(1), to: at(2) })
       expect(await under.rows(SCHEMA)).toEqual([{ key: key('1', 'b'), value: { ...EMPTY, name: 'B' } }])

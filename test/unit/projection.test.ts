@@ -319,7 +319,7 @@ describe('a view in SQLite', () => {
     expect(rows.every(({ value, before }) => value?.['city'] === 'Bonn' && before?.['city'] === 'Ulm')).toBe(true)
   })
 
-  it('an owner who goes leaves the pets there, without a city; one who comes back brings it back', async () => {
+  it('the owner is deleted: the pets stay, without a city; an owner who comes back brings it back', async () => {
     const view = withEntries(open(), [
       entryOf(1, 'a', [pet('1', 'jill'), pet('2', 'jill'), pet('3', 'jack'), owner('jill', 'Ulm')]),
       entryOf(2, 'a', [owner('jill', null)]),
@@ -332,7 +332,7 @@ describe('a view in SQLite', () => {
     expect(await cities(view, 1, 4), 'came back unchanged').toEqual(['a/3 Bonn'])
   })
 
-  it('pet 1 of one clinic is not pet 1 of the other', async () => {
+  it('pet 1 in two clinics: pet 1 of one is not pet 1 of the other', async () => {
     const view = withEntries(open(), [
       entryOf(1, 'north', [pet('1', 'jill', 'Rex'), owner('jill', 'Ulm')]),
       entryOf(2, 'south', [pet('1', 'jill', 'Tom'), owner('jill', 'Bonn')]),

@@ -71,7 +71,7 @@ const setPets = (from: number, to: number, name: string) => (pets: Y.Map<Y.Map<u
 }
 
 describe('a mirror beside its forwarder', () => {
-  it('is equal at every version while documents change, and a hand edit is found among the changes', async () => {
+  it('is equal at every version while documents change; the human who edits the destination is found among the changes, and mended', async () => {
     const { edit, prover, settle, view, forwarder } = await start()
     edit(setPets(0, 800, 'first'))
     await settle()
