@@ -62,7 +62,7 @@ export class Device {
     this.#timer = setTimeout(
       () => {
         const edit = this.edit(anyChange())
-      this.edited?.(edit)
+        this.edited?.(edit)
         this.begin()
       },
       randomInt(...PACE),

@@ -17,7 +17,7 @@ export interface WaitOptions {
 
 /** The rung to wait for. Throws `bad_option` for what is none: a misspelt rung must not pass for a reached one. */
 export function rungOf({ to = 'relay' }: WaitOptions = {}): Rung {
-  if (to !== 'relay' && to !== 'local' && !/^sink:/u.test(to)) throw new SyncError('bad_option', `to: "${to}" is no rung`)
+  if (to !== 'relay' && to !== 'local' && !to.startsWith('sink:')) throw new SyncError('bad_option', `to: "${to}" is no rung`)
   return to
 }
 
