@@ -25,7 +25,7 @@ export function addTailCommand(program: Command, terminal: Terminal): void {
   relayOptions(program.command('tail'))
     .description('Prints the changes of all records as they come, a line of JSON each.')
     .option('--after <cursor>', "where to begin: a cursor, 'now' or 'oldest'", 'now')
-    .addOption(new Option('--format <format>', 'what a line is').choices(['ndjson', 'cloudevents', 'debezium']).default('ndjson'))
+    .addOption(new Option('--format <format>', 'what a line is').choices(['ndjson', 'json', 'cloudevents', 'debezium']).default('ndjson'))
     .option('--no-follow', 'ends at the last change there is')
     .action(async (flags: TailFlags) => {
       terminal.asking()

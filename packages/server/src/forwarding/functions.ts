@@ -15,8 +15,8 @@ const SLICE_MS = 5
 /** Records in one message. */
 const PAGE = 500
 /** How long a page may take, and how long a function by name, in ms: adapters have limits of their own, this one is for what hangs for ever. */
-export const SELECT_CALL_MS = 60_000
-export const FUNCTION_MS = 3_600_000
+const SELECT_CALL_MS = 60_000
+const FUNCTION_MS = 3_600_000
 
 /** What one worker calls, on the thread that has it. */
 export interface FunctionRunner {

@@ -46,6 +46,7 @@ export type ProjectedRows<F extends Fields | undefined, Parts extends boolean> =
   ? readonly { readonly part: string; readonly value: ProjectedRow<F> }[] | null
   : ProjectedRow<F> | null
 
+/** Which records become rows of what, and how. Checked when the projection is defined; `select` and `where` run in the relay for every record that changes, and for records joined to one. */
 export interface ProjectionOptions<
   S extends Schema,
   From extends keyof S['collections'] & string,

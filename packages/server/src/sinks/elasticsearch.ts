@@ -21,6 +21,7 @@ import { sinkSpec } from './spec.ts'
 const TRAITS: SinkTraits = { transactional: false, strategies: ['state'], readable: true }
 const NAMES = ['node', 'index', 'auth', 'apiKey', 'visible', 'timeout', 'cutover']
 
+/** Where the cluster is, who we are there, and which index a target is written to. Checked by `elasticsearch()`, before anything is sent. */
 export interface ElasticsearchOptions extends ForwardOptions {
   /** Where the cluster answers: `https://search.example.org:9200`. */
   readonly node: string

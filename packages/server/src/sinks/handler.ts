@@ -16,6 +16,7 @@ export type { Message } from './message.ts'
 const TRAITS: SinkTraits = { transactional: false, strategies: ['state', 'actions'], readable: false }
 const NAMES = ['timeout', 'attempts']
 
+/** How long a call may take, and how often it may throw. Checked by `handler()`. */
 export interface HandlerOptions extends ForwardOptions {
   /** How long one call may take, in seconds: then its signal fires, and the sink fails until the call has ended. @default 30 */
   readonly timeout?: number | undefined

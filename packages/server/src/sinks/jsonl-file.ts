@@ -49,7 +49,7 @@ export interface LineFile {
 
 const CHUNK = 64 << 10
 
-export function cursorPath(path: string): string {
+function cursorPath(path: string): string {
   return `${path}.cursor`
 }
 

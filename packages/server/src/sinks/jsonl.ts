@@ -17,6 +17,7 @@ import { sinkSpec } from './spec.ts'
 const TRAITS: SinkTraits = { transactional: false, strategies: ['state', 'actions'], readable: false }
 const NAMES = ['path', 'rotate', 'fsync']
 
+/** Which file, when it is put aside, and how sure a line is. Checked by `jsonl()`, before anything is opened. */
 export interface JsonlOptions extends ForwardOptions {
   /** The file; made when it is missing, with its folder. Beside it lies `<path>.cursor`. */
   readonly path: string

@@ -19,6 +19,7 @@ import { sinkSpec } from './spec.ts'
 const TRAITS: SinkTraits = { transactional: true, strategies: ['state', 'actions'], readable: true }
 const NAMES = ['brokers', 'topic', 'envelope', 'schemas', 'partitions', 'progressTopic', 'tls', 'sasl', 'timeout']
 
+/** Where the brokers are, and what stands in which topic. Checked by `kafka()`, before anything connects; topics that are missing are made. */
 export interface KafkaOptions extends ForwardOptions {
   /** `host:port` of some of the brokers. */
   readonly brokers: string | readonly string[]
@@ -32,7 +33,9 @@ export interface KafkaOptions extends ForwardOptions {
   readonly partitions?: number | undefined
   /** A compacted topic where sinks keep their place. @default 'rejoin-progress' */
   readonly progressTopic?: string | undefined
+  /** Connections are TLS; the brokers' certificates are checked against the authorities that Node trusts. @default false */
   readonly tls?: boolean | undefined
+  /** Who we are: `{ mechanism, username, password }`, mechanism 'PLAIN' (sends the password as it is: with `tls`), 'SCRAM-SHA-256' or 'SCRAM-SHA-512'. @default none */
   readonly sasl?: KafkaAddress['sasl']
   /** Of a request and of a transaction, in seconds, at least 60. @default 60 */
   readonly timeout?: number | undefined

@@ -18,6 +18,7 @@ import { sinkSpec } from './spec.ts'
 const TRAITS: SinkTraits = { transactional: true, strategies: ['state', 'actions'], readable: true }
 const NAMES: readonly string[] = ['url', 'urlFile', 'timeout'] satisfies readonly (keyof MysqlSinkOptions)[]
 
+/** Where the database is. Checked by `mysql()`, before anything connects; tables and columns that are missing are made. */
 export interface MysqlSinkOptions extends ForwardOptions {
   /** `mysql://user:password@host:port/database`; parameters such as `?ssl={"rejectUnauthorized":true}` as the npm package `mysql2` reads them. Either this or `urlFile`. */
   readonly url?: string | undefined

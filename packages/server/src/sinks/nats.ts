@@ -16,6 +16,7 @@ import { sinkSpec } from './spec.ts'
 
 const NAMES = ['servers', 'as', 'stream', 'subject', 'bucket', 'replicas', 'user', 'pass', 'token', 'creds', 'timeout']
 
+/** Where the servers are, who we are there, and whether rows become messages of a stream or keys of a bucket. Checked by `nats()`, before anything connects. */
 export interface NatsOptions extends ForwardOptions {
   /** Addresses, such as 'nats://127.0.0.1:4222', or with who we are: 'nats://me:secret@127.0.0.1:4222'. TLS is used wherever the server offers it. */
   readonly servers: string | readonly string[] | undefined
@@ -29,6 +30,7 @@ export interface NatsOptions extends ForwardOptions {
   readonly bucket?: string | undefined
   /** Of a stream that is made. @default 1 */
   readonly replicas?: number | undefined
+  /** Name and password, or a token, instead of those in `servers`. @default none */
   readonly user?: string | undefined
   readonly pass?: string | undefined
   readonly token?: string | undefined

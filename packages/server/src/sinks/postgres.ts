@@ -21,6 +21,7 @@ const TRAITS: SinkTraits = { transactional: true, strategies: ['state', 'actions
 /** Of a statement that reads a whole table. */
 const PROOF_MS = 600_000
 
+/** Where the database is and who makes its tables. All of it is checked by `postgres()`, before anything connects. */
 export interface PostgresSinkOptions extends ForwardOptions {
   /** `postgres://user:password@host:port/database`; parameters such as `?sslmode=verify-full` as the npm package `pg` reads them. Either this or `urlFile`. */
   readonly url?: string | undefined

@@ -15,6 +15,7 @@ import { sinkSpec } from './spec.ts'
 
 const NAMES = ['url', 'prefix', 'as', 'ttl', 'maxLength', 'keys', 'timeout']
 
+/** Where the server is, and what a row becomes there. Checked by `redis()`, before anything connects. */
 export interface RedisOptions extends ForwardOptions {
   /** `redis://` or, with TLS, `rediss://`. One server, or the primary of several; no cluster. */
   readonly url: string | undefined

@@ -228,6 +228,7 @@ export interface SinkProof {
 /** Awaited by whatever keeps the thread busy, after every few ms of work: others take their turn, and a proof that is nobody's hurry waits longer. */
 export type Breathe = () => Promise<void>
 
+/** A destination as of one moment, in sums: 8 bytes a bucket, however many rows there are. A bucket whose sum is not the view's holds a row that differs. */
 export interface Survey {
   readonly place: SinkPlace | undefined
   /** As of the same moment, where the destination keeps them. */
@@ -237,6 +238,7 @@ export interface Survey {
   readonly buckets: BigUint64Array
 }
 
+/** One row as it lies in the destination: its key, 64 bits of what `SinkProof.hash` covers, and the version it was stamped with. */
 export interface FoundRow {
   readonly key: Key
   readonly hash: bigint

@@ -16,6 +16,7 @@ import { createWrite } from './sqlite-write.ts'
 
 const TRAITS: SinkTraits = { transactional: true, strategies: ['state', 'actions'], readable: true }
 
+/** Where the mirror's file is. Checked by `sqlite()`, before anything is opened; tables and columns that are missing are made. */
 export interface SqliteSinkOptions extends ForwardOptions {
   /** The mirror's file; made when it is missing, with its folder. A relative path is taken from the folder the process was started in. */
   readonly path: string

@@ -8,6 +8,7 @@ import type { Message } from './message.ts'
 /** What stands in the body of a webhook. */
 export type WebhookMessage = Message
 
+/** A request as it came, and what it is checked against. Times in seconds, except `now`. */
 export interface VerifyOptions {
   /** The secret, as `whsec_<base64>` or any other text; several while one is being replaced. */
   readonly secret: string | readonly string[]
@@ -21,6 +22,7 @@ export interface VerifyOptions {
   readonly now?: number | undefined
 }
 
+/** 'verified': the message and its id, the same each time it is sent, by which a repeat is known. 'refused': why, for a log; to the sender say only 401. */
 export type Verified =
   | { readonly type: 'verified'; readonly id: string; readonly message: WebhookMessage }
   | { readonly type: 'refused'; readonly reason: string }

@@ -16,6 +16,7 @@ import { secretBytes } from './webhook-receive.ts'
 const TRAITS: SinkTraits = { transactional: false, strategies: ['state', 'actions'], readable: false }
 const NAMES = ['url', 'secret', 'headers', 'timeout', 'attempts', 'allowPrivate']
 
+/** Who receives the messages, how they are signed, and how long an answer is waited for. Checked by `webhook()`, before anything is sent. */
 export interface WebhookOptions extends ForwardOptions {
   /** http or https. Its host must be of the public internet unless `allowPrivate`. A redirect is never followed. */
   readonly url: string

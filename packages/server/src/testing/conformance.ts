@@ -19,6 +19,7 @@ export interface ConformanceCase {
   run(): Promise<CaseOutcome>
 }
 
+/** How a case ended that did not reject: 'passed' after `ms` milliseconds, or 'not applicable' to what this sink says it can do, and why. */
 export type CaseOutcome = { readonly type: 'passed'; readonly ms: number } | { readonly type: 'not applicable'; readonly reason: string }
 
 const CASES = [...WAY_CASES, ...PLACE_CASES]
