@@ -9,7 +9,7 @@ import { SyncError, canonicalJson, systemClock } from '@rejoin/shared'
 import { hashText } from './digest.ts'
 import type { DeadLetter, NotesChanges, SinkNotes } from './notes.ts'
 import type { Key, Parked, Sink, SinkCommit, SinkContext, SinkOutcome, SinkPlace, SinkProof, SinkRow, SinkStanding } from './sink.ts'
-import { compareKeys, keyText } from './sink.ts'
+import { compareKeys, isSamePlace, keyText } from './sink.ts'
 
 /** What an adapter without transactions implements. Any call may reject: it is then unknown what happened, and the same rows come again. */
 export interface Delivery {
@@ -348,11 +348,6 @@ export function* lettersOf(notes: SinkNotes): Generator<DeadLetter> {
     from = first.at(-1)?.id
     if (from === undefined) return
   }
-}
-
-/** Whether two places are the same one. */
-export function isSamePlace(a: SinkPlace | undefined, b: SinkPlace | undefined): boolean {
-  return a === b || canonicalJson(jsonOf(a) ?? null) === canonicalJson(jsonOf(b) ?? null)
 }
 
 function jsonOf(place: SinkPlace | undefined): JsonValue | undefined {

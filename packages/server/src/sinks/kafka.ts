@@ -11,8 +11,8 @@ import { PROGRESS_CONFIGS, parkedMessage, progressMessage, readNotebook } from '
 import { createProof, readKeys } from './kafka-read.ts'
 import type { Settings } from './kafka-settings.ts'
 import { parse, topicsOf } from './kafka-settings.ts'
-import type { Key, OpenSink, Parked, Sink, SinkCommit, SinkContext, SinkOutcome, SinkPlace, SinkSpec, SinkTraits } from './sink.ts'
-import { compareKeys, keyText } from './sink.ts'
+import type { Key, OpenSink, Parked, Sink, SinkCommit, SinkContext, SinkOutcome, SinkSpec, SinkTraits } from './sink.ts'
+import { compareKeys, isSamePlace, keyText } from './sink.ts'
 import type { ForwardOptions } from './spec.ts'
 import { sinkSpec } from './spec.ts'
 
@@ -117,10 +117,10 @@ function createSink(settings: Settings, context: SinkContext): Sink {
       const current = open
       if (current.ended === 'failed') throw new SyncError('closed', `sink ${name}: its producer was given up after an error`)
       if (current.ended !== undefined) return { type: current.ended }
-      if (!isSame(current.progress.place, commit.from)) return { type: 'lost' }
+      if (!isSamePlace(current.progress.place, commit.from)) return { type: 'lost' }
       const there = await current.link.topics(all)
       if (all.some((topic) => there.get(topic)?.id !== current.topics.get(topic)?.id)) return { type: 'lost' }
-      if (commit.rows.length === 0 && isSame(commit.from, commit.to)) return check(current, progressTopic, name)
+      if (commit.rows.length === 0 && isSamePlace(commit.from, commit.to)) return check(current, progressTopic, name)
       try {
         return await write(current, commit, { name, envelope, topics, progressTopic })
       } catch (error) {
@@ -321,12 +321,4 @@ async function write(
   for (const each of parked) open.parked.set(keyText(each.key), { key: each.key, reason: each.reason })
   if (to.refreshed === undefined) open.keys = undefined
   return { type: 'committed', parked }
-}
-
-function isSame(a: SinkPlace | undefined, b: SinkPlace | undefined): boolean {
-  const text = (place: SinkPlace | undefined): string =>
-    place === undefined
-      ? ''
-      : canonicalJson({ ...place, mark: place.mark ?? null, refreshed: place.refreshed === undefined ? 'whole' : place.refreshed })
-  return text(a) === text(b)
 }

@@ -10,7 +10,7 @@ import type { Session } from './mysql-connect.ts'
 import { failure, literal } from './mysql-connect.ts'
 import { STAMP } from './mysql-tables.ts'
 import type { Key, Parked, SinkCommit, SinkOutcome, SinkPlace, SinkRow } from './sink.ts'
-import { keyText } from './sink.ts'
+import { isSamePlace, keyText } from './sink.ts'
 
 /** Parked rows that one commit tries again. */
 const RETRIES = 500
@@ -57,7 +57,7 @@ export function createCommit(
     let isOpen = false
     try {
       if ((await layoutOf(session, tables)) !== begun.layout) return { type: 'lost' }
-      if (rows.length === 0 && from !== undefined && isSame(from, to)) {
+      if (rows.length === 0 && from !== undefined && isSamePlace(from, to)) {
         const [row] = await session.rows(`SELECT 1 FROM rejoin_cursor WHERE ${isOurs(name, begun.fence, from)}`)
         return row === undefined ? await whose(session, name, begun.fence) : { type: 'committed', parked: [] }
       }
@@ -107,10 +107,6 @@ function orNull(text: string | undefined): string {
 
 function refreshedText({ refreshed }: SinkPlace): string | undefined {
   return refreshed === undefined ? undefined : JSON.stringify(refreshed)
-}
-
-function isSame(a: SinkPlace, b: SinkPlace): boolean {
-  return a.view === b.view && a.version === b.version && a.mark === b.mark && refreshedText(a) === refreshedText(b)
 }
 
 /** With strategy 'actions' a key may come several times: what one entry of the log did is applied together, entries one after the other. */

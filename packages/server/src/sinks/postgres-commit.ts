@@ -13,11 +13,11 @@ import { cellsOf } from './postgres-cells.ts'
 import type { Session } from './postgres-connect.ts'
 import { failure } from './postgres-connect.ts'
 import type { Guard, TableRows } from './postgres-statements.ts'
-import { moveCursor, oneStatement, refreshedText } from './postgres-statements.ts'
+import { moveCursor, oneStatement } from './postgres-statements.ts'
 import { STAMP, alterations, inspect } from './postgres-tables.ts'
 import type { Table } from './postgres-tables.ts'
 import type { Key, Parked, SinkCommit, SinkOutcome, SinkPlace, SinkRow } from './sink.ts'
-import { keyText } from './sink.ts'
+import { isSamePlace, keyText } from './sink.ts'
 
 /** Parked rows that one commit tries again. */
 const RETRIES = 2_000
@@ -63,7 +63,7 @@ export function createCommit(session: Session, destination: Destination, begun: 
     ]
     if (row !== undefined && Number(fence) > begun.fence) return { type: 'fenced' }
     const stands = row !== undefined && Number(fence) === begun.fence && Number(count) === begun.oids.length
-    return stands && isSame(placeOf({ view, version: Number(version), mark, refreshed }), at)
+    return stands && isSamePlace(placeOf({ view, version: Number(version), mark, refreshed }), at)
       ? { type: 'committed', parked: [] }
       : { type: 'lost' }
   }
@@ -215,7 +215,7 @@ export function createCommit(session: Session, destination: Destination, begun: 
     const { rows, from, to, force = false } = commit
     if (parked.size > 0) findDue(rows)
     try {
-      if (rows.length === 0 && from !== undefined && isSame(from, to) && due.size === 0) return await check(from)
+      if (rows.length === 0 && from !== undefined && isSamePlace(from, to) && due.size === 0) return await check(from)
       const lowest = rows.reduce((least, { event }) => Math.min(least, event?.version ?? least), to.version)
       const guard: Guard = { force, below: lowest < stamp, stamped: rows[0]?.event !== undefined }
       const runs = runsOf(rows).map((each): Run => ({ rows: each, ...sortRows(byName, each) }))
@@ -276,11 +276,6 @@ function sortRows(tables: ReadonlyMap<string, Table>, rows: readonly SinkRow[]):
     deletes.length + upserts.length === 0 ? [] : [{ table, deletes, upserts }],
   )
   return { all, refused }
-}
-
-function isSame(a: SinkPlace | undefined, b: SinkPlace | undefined): boolean {
-  if (a === undefined || b === undefined) return a === b
-  return a.view === b.view && a.version === b.version && (a.mark ?? null) === (b.mark ?? null) && refreshedText(a) === refreshedText(b)
 }
 
 function parkedOf({ row: { row }, reason }: Refusal): Parked {

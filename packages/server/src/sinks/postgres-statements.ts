@@ -78,7 +78,7 @@ function placeValues(place: SinkPlace | undefined): unknown[] {
 }
 
 /** As the cursor holds it: null for whole, otherwise JSON of the key, which may be null. */
-export function refreshedText(place: SinkPlace | undefined): string | null {
+function refreshedText(place: SinkPlace | undefined): string | null {
   return place?.refreshed === undefined ? null : JSON.stringify(place.refreshed)
 }
 

@@ -3,6 +3,7 @@
  */
 import type { Collections, DocumentId, Fields, Position, RecordValue, Seq } from '@rejoin/shared'
 import type { Key } from '../view/view.ts'
+import { compareKeys } from '../view/view.ts'
 import type { SinkNotes } from './notes.ts'
 
 export type { Key } from '../view/view.ts'
@@ -118,6 +119,17 @@ export interface SinkPlace {
   readonly mark?: string | undefined
   /** Under way with everything as of `version`: keys up to this one, null for none yet. Undefined: whole. */
   readonly refreshed?: Key | null | undefined
+}
+
+/** Whether two places are the same one, whichever way they were stored in between. Undefined is the same as undefined only. */
+export function isSamePlace(a: SinkPlace | undefined, b: SinkPlace | undefined): boolean {
+  if (a === undefined || b === undefined) return a === b
+  return a.view === b.view && a.version === b.version && a.mark === b.mark && isSameKey(a.refreshed, b.refreshed)
+}
+
+function isSameKey(a: Key | null | undefined, b: Key | null | undefined): boolean {
+  if (a === undefined || b === undefined || a === null || b === null) return a === b
+  return compareKeys(a, b) === 0
 }
 
 /** Where the destination says it is, and that it is now ours. */

@@ -4,6 +4,7 @@
 import { SyncError, canonicalJson } from '@rejoin/shared'
 import type Database from 'better-sqlite3'
 import type { Key, Parked, SinkContext, SinkOutcome, SinkPlace, SinkStanding } from './sink.ts'
+import { isSamePlace } from './sink.ts'
 import { STAMP, planTables } from './sqlite-tables.ts'
 
 const TABLES: Readonly<Record<string, string>> = {
@@ -122,17 +123,12 @@ export function createCursor(db: Database.Database, name: string, fence: number)
       const row = current.get(name) as CursorRow | undefined
       if (row === undefined || row.fence < fence) return { type: 'lost' }
       if (row.fence > fence) return { type: 'fenced' }
-      return isSame(placeOf(row), from) ? { type: 'committed', parked: [] } : { type: 'lost' }
+      return isSamePlace(placeOf(row), from) ? { type: 'committed', parked: [] } : { type: 'lost' }
     },
     move: (to) => {
       move.run(to.version, to.version, to.view, to.mark ?? null, refreshedText(to), name, fence)
     },
   }
-}
-
-export function isSame(a: SinkPlace | undefined, b: SinkPlace | undefined): boolean {
-  if (a === undefined || b === undefined) return a === b
-  return a.view === b.view && a.version === b.version && a.mark === b.mark && refreshedText(a) === refreshedText(b)
 }
 
 function refreshedText({ refreshed }: SinkPlace): string | null {

@@ -5,8 +5,8 @@ import Database from 'better-sqlite3'
 import type { RecordValue } from '@rejoin/shared'
 import { SyncError } from '@rejoin/shared'
 import type { Key, Parked, SinkCommit, SinkContext, SinkOutcome, SinkRow } from './sink.ts'
-import { keyText } from './sink.ts'
-import { createCursor, isSame } from './sqlite-cursor.ts'
+import { isSamePlace, keyText } from './sink.ts'
+import { createCursor } from './sqlite-cursor.ts'
 import { STAMP, quote } from './sqlite-tables.ts'
 import type { TableWriter } from './sqlite-tables.ts'
 
@@ -76,7 +76,7 @@ export function createWrite(
   })
   return (commit) => {
     // Nothing to move, nothing to fsync.
-    if (commit.rows.length === 0 && commit.from !== undefined && isSame(commit.from, commit.to)) return cursor.check(commit.from)
+    if (commit.rows.length === 0 && commit.from !== undefined && isSamePlace(commit.from, commit.to)) return cursor.check(commit.from)
     let guilty: Guilty | undefined
     for (;;) {
       const known = guilty?.size
