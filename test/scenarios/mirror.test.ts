@@ -264,14 +264,15 @@ describe('the mirror', () => {
       const now = await forwarding.status()
       return now.restarts >= 2 && now.detail?.sinks['mirror']?.state === 'current' && now
     })
-    expect(events.map((event) => (event.type === 'died' ? event.error : event.type))).toEqual([
+    // A start that meets what the dead worker left may fail as well: it is one more death, told like the others.
+    const told = events.map((event) => (event.type === 'died' ? event.error : event.type))
+    expect([told[0], told.at(-1), told.filter((each) => each === 'it ended by itself')]).toEqual([
       'running',
-      'it ended by itself',
       'running',
-      'it ended by itself',
-      'running',
+      ['it ended by itself', 'it ended by itself'],
     ])
-    expect(status.restarts).toBe(2)
+    expect(status.restarts).toBe(events.filter(({ type }) => type === 'died').length)
+    expect(told).not.toContain('[object Object]')
   })
 
   it('parks a document whose bytes are no update, shows why, and goes on with the others', async () => {

@@ -173,7 +173,7 @@ export function startForwarding(options: ForwardingOptions): Forwarding {
     worker = started
     started.on('message', (message: Tell) => hear(started, functions, message))
     started.on('error', (error) => {
-      cause = error instanceof Error ? error.message : String(error)
+      cause = textOf(error)
     })
     started.on('exit', () => {
       unwatch()
@@ -236,4 +236,12 @@ function setupOf(
   const plain = Object.fromEntries(Object.entries(sinks).map(([name, spec]) => [name, plainSpec(spec)]))
   const memories = { turn: createTurnMemory(), selectTurn: createTurnMemory(SELECT_NAME_BYTES) }
   return { logDirectory, viewPath, schema, sinks: plain, config, historyMs, ...memories, ...rest }
+}
+
+/** Errors of classes that cannot cross threads, such as SQLite's, arrive as plain objects with no more than their code. */
+function textOf(error: unknown): string {
+  if (error instanceof Error) return error.message
+  if (typeof error !== 'object' || error === null) return String(error)
+  const { message, code } = error as { readonly message?: unknown; readonly code?: unknown }
+  return [message, code].filter((part) => typeof part === 'string').join(' ') || JSON.stringify(error)
 }
