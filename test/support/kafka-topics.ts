@@ -1,6 +1,7 @@
 /**
  * Kafka topics as a consumer of another make would read them: folded by key, with the library's own read-committed stream.
  */
+import { setTimeout as pause } from 'node:timers/promises'
 import { Admin, Consumer, Producer } from '@platformatic/kafka'
 
 export interface TopicMessage {
@@ -33,6 +34,9 @@ export async function withAdmin<T>(brokers: string, work: (admin: Admin) => Prom
   }
 }
 
+/** How often, 50 ms apart, it is looked whether every transaction is decided. */
+const MARKER_LOOKS = 30
+
 /** Every committed message of a topic, up to its end; none when there is no such topic. */
 export async function messages(brokers: string, topic: string): Promise<readonly TopicMessage[]> {
   const exists = await withAdmin(brokers, async (admin) => (await admin.listTopics()).includes(topic))
@@ -40,7 +44,14 @@ export async function messages(brokers: string, topic: string): Promise<readonly
   const consumer = new Consumer({ ...options(brokers), groupId: `test-${process.pid}-${++groups}`, isolationLevel: 1, autocommit: false })
   try {
     const found: TopicMessage[] = []
-    const ends = (await consumer.listOffsets({ topics: [topic], timestamp: -1n, isolationLevel: 1 })).get(topic) ?? []
+    const endsAt = async (isolationLevel: number): Promise<readonly bigint[]> =>
+      (await consumer.listOffsets({ topics: [topic], timestamp: -1n, isolationLevel })).get(topic) ?? []
+    let ends = await endsAt(1)
+    // A commit is answered before its markers are in every partition. An open transaction stays so: then what is decided has to do.
+    for (let look = 0; look < MARKER_LOOKS && String(ends) !== String(await endsAt(0)); look++) {
+      await pause(50)
+      ends = await endsAt(1)
+    }
     const starts = (await consumer.listOffsets({ topics: [topic], timestamp: -2n })).get(topic) ?? []
     const metadata = await consumer.metadata({ topics: [topic] })
     const there = metadata.topics.get(topic)

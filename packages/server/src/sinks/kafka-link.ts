@@ -204,6 +204,10 @@ const CONTROL = 0x20
 /** Type of a control record that ends a transaction for good. */
 const COMMIT = 1
 
+/** How long the broker may wait for something to give, in ms, and how often that is waited for the marker of a transaction: 2 s, as somebody else's transaction may hang. */
+const FETCH_WAIT_MS = 100
+const MARKER_WAITS = 20
+
 async function readAll(consumer: Kafka.Consumer, topic: string, each: (message: Stored) => void, from: bigint): Promise<void> {
   const found = await stateOf(consumer, topic)
   if (found === undefined) return
@@ -216,13 +220,16 @@ async function readAll(consumer: Kafka.Consumer, topic: string, each: (message: 
     let offset = start > from ? start : from
     /** What was sent in transactions that are not decided yet, by producer. */
     const open = new Map<bigint, Stored[]>()
-    for (let empty = 0; offset < end;) {
+    // A commit is answered before its markers are in every partition: a little later they are.
+    const isUndecided = (): boolean => [...open.values()].some(({ length }) => length > 0)
+    for (let [empty, waits] = [0, 0]; offset < end || (isUndecided() && waits < MARKER_WAITS);) {
+      if (offset >= end) waits++
       const { responses } = await consumer.fetch({
         node: found.partitions[partition]?.leader ?? 0,
         isolationLevel: 0,
         minBytes: 1,
         maxBytes: FETCH_BYTES,
-        maxWaitTime: 100,
+        maxWaitTime: FETCH_WAIT_MS,
         topics: [
           {
             topicId: found.id,
@@ -238,7 +245,7 @@ async function readAll(consumer: Kafka.Consumer, topic: string, each: (message: 
         if (next > offset) offset = next
       }
       empty = offset > before ? 0 : empty + 1
-      if (empty > EMPTY_FETCHES)
+      if (empty > EMPTY_FETCHES && offset < end)
         throw new SyncError('overloaded', `${topic}/${partition} gives nothing at ${offset}, and should until ${end}`)
     }
   }
