@@ -264,7 +264,7 @@ describe('the mirror', () => {
       const now = await forwarding.status()
       return now.restarts >= 2 && now.detail?.sinks['mirror']?.state === 'current' && now
     })
-    // A start that meets what the dead worker left may fail as well: it is one more death, told like the others.
+    // Once, of some 300 runs, a start in between failed with an error of SQLite, why is not known: it has to be one more death, told with its reason like the others.
     const told = events.map((event) => (event.type === 'died' ? event.error : event.type))
     expect([told[0], told.at(-1), told.filter((each) => each === 'it ended by itself')]).toEqual([
       'running',
