@@ -10,7 +10,7 @@ import type { Session } from './mysql-connect.ts'
 import { failure, literal } from './mysql-connect.ts'
 import { STAMP } from './mysql-tables.ts'
 import type { Key, Parked, SinkCommit, SinkOutcome, SinkPlace, SinkRow } from './sink.ts'
-import { isSamePlace, keyText } from './sink.ts'
+import { groupsOf, isSamePlace, keyText } from './sink.ts'
 
 /** Parked rows that one commit tries again. */
 const RETRIES = 500
@@ -107,19 +107,6 @@ function orNull(text: string | undefined): string {
 
 function refreshedText({ refreshed }: SinkPlace): string | undefined {
   return refreshed === undefined ? undefined : JSON.stringify(refreshed)
-}
-
-/** With strategy 'actions' a key may come several times: what one entry of the log did is applied together, entries one after the other. */
-function groupsOf(rows: readonly SinkRow[]): readonly (readonly SinkRow[])[] {
-  const groups: SinkRow[][] = []
-  let version: number | undefined
-  for (const row of rows) {
-    const last = groups.at(-1)
-    if (last === undefined || row.event?.version !== version) groups.push([row])
-    else last.push(row)
-    version = row.event?.version
-  }
-  return groups
 }
 
 interface Parking {

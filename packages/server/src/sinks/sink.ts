@@ -257,3 +257,16 @@ export interface FoundRow {
   /** 0: Rejoin never wrote it. */
   readonly stamp: number
 }
+
+/** With strategy 'actions' a key may come several times: what one entry of the log did is applied together, entries one after the other. */
+export function groupsOf(rows: readonly SinkRow[]): readonly (readonly SinkRow[])[] {
+  const groups: SinkRow[][] = []
+  let version: number | undefined
+  for (const row of rows) {
+    const last = groups.at(-1)
+    if (last === undefined || row.event?.version !== version) groups.push([row])
+    else last.push(row)
+    version = row.event?.version
+  }
+  return groups
+}

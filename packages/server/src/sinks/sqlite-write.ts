@@ -5,7 +5,7 @@ import Database from 'better-sqlite3'
 import type { RecordValue } from '@rejoin/shared'
 import { SyncError } from '@rejoin/shared'
 import type { Key, Parked, SinkCommit, SinkContext, SinkOutcome, SinkRow } from './sink.ts'
-import { isSamePlace, keyText } from './sink.ts'
+import { groupsOf, isSamePlace, keyText } from './sink.ts'
 import { createCursor } from './sqlite-cursor.ts'
 import { STAMP, quote } from './sqlite-tables.ts'
 import type { TableWriter } from './sqlite-tables.ts'
@@ -90,19 +90,6 @@ export function createWrite(
       }
     }
   }
-}
-
-/** With strategy 'actions' a key may come several times: what one entry of the log did is applied together, entries one after the other. */
-function groupsOf(rows: readonly SinkRow[]): readonly (readonly SinkRow[])[] {
-  const groups: SinkRow[][] = []
-  let version: number | undefined
-  for (const row of rows) {
-    const last = groups.at(-1)
-    if (last === undefined || row.event?.version !== version) groups.push([row])
-    else last.push(row)
-    version = row.event?.version
-  }
-  return groups
 }
 
 /** Writes rows and gives back what was refused. */
