@@ -17,6 +17,7 @@ import type { World } from '#server/sinks/webhook-post.js'
 import { createWebhook } from '#server/sinks/webhook.js'
 import type { Received, Receiver } from '../support/deliveries.ts'
 import { NEVER, at, change, pet, startReceiver } from '../support/deliveries.ts'
+import { program, requires } from '../support/requires.ts'
 import { createVirtualClock } from '../support/virtual-clock.ts'
 
 const SECRET = `whsec_${Buffer.from('a secret that nobody can guess').toString('base64')}`
@@ -249,7 +250,9 @@ describe('an address that is not of the public internet', () => {
   })
 })
 
-describe('over TLS', () => {
+const describeOpenssl = requires('openssl', program('openssl'))
+
+describeOpenssl('over TLS', () => {
   it('the certificate must be of the name in the URL', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'rejoin-webhook-'))
     const [keyFile, certFile] = [join(folder, 'key.pem'), join(folder, 'cert.pem')]
